@@ -1,0 +1,1 @@
+"""A sandbox for any forked process. Nothing here knows pytest."""
