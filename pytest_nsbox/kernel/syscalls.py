@@ -1,0 +1,245 @@
+"""System calls that Python lacks, by their man-page names; a failure names the call and its arguments.
+
+``os.unshare`` and ``os.setns`` came with Python 3.12, and no version has ``mount(2)`` or
+``pivot_root(2)``.  Constants are taken from the Linux headers.  The calls added since Linux 5.1
+have the same number on every architecture; the older ones are looked up in glibc or musl, which
+export them (``pivot_root`` too).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+
+# sched.h
+CLONE_PARENT = 0x8000
+CLONE_NEWNS = 0x20000
+CLONE_CHILD_CLEARTID = 0x200000
+CLONE_CHILD_SETTID = 0x1000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+# sys/mount.h
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+
+# linux/mount.h
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_FDCWD = -100
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOUNT_ATTR_RDONLY = 0x1
+
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
+PR_GET_TID_ADDRESS = 40
+
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220}
+# The order of the last two arguments of the raw clone(2), see its man page.
+_CLONE_TID_LAST = {"aarch64", "riscv64"}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = [
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+]
+_libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.pivot_root.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_libc.sethostname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+
+
+class SyscallError(OSError):
+    """A refused system call: ``errno`` as in OSError, ``syscall`` its name, ``filename`` the path.
+
+    ``str()`` gives all of it in words, e.g.
+    ``mount(overlay, /home): Invalid argument (EINVAL)``.
+    """
+
+    def __init__(self, errno_: int, syscall: str, what: str = "") -> None:
+        super().__init__(errno_, os.strerror(errno_))
+        self.syscall = syscall
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.syscall}({self.what}): {in_words(self.errno or 0)}"
+
+
+def in_words(errno_: int) -> str:
+    """``errno`` as people read it: ``Operation not permitted (EPERM)``."""
+    import errno
+
+    return f"{os.strerror(errno_)} ({errno.errorcode.get(errno_, errno_)})"
+
+
+def _check(result: int, syscall: str, what: str = "") -> int:
+    if result < 0:
+        raise SyscallError(ctypes.get_errno(), syscall, what)
+    return result
+
+
+def _encode(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): move the caller into new namespaces of the kinds named by ``CLONE_NEW*``."""
+    _check(_libc.unshare(flags), "unshare", clone_names(flags))
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """setns(2): join the namespace that ``fd`` refers to; ``kind`` one of ``CLONE_NEW*`` or 0."""
+    _check(_libc.setns(fd, kind), "setns", clone_names(kind) or f"fd {fd}")
+
+
+def clone_names(flags: int) -> str:
+    """``CLONE_NEW*`` flags by their names, joined by ``|``."""
+    names = ("NEWUSER", "NEWNS", "NEWPID", "NEWIPC", "NEWUTS", "NEWNET")
+    return "|".join(f"CLONE_{n}" for n in names if flags & globals()[f"CLONE_{n}"])
+
+
+def mount(
+    source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str = ""
+) -> None:
+    """mount(2)."""
+    result = _libc.mount(
+        _encode(source), _encode(target), _encode(fstype), flags, _encode(data) or None
+    )
+    if result < 0:
+        what = ", ".join(filter(None, (fstype or source or "", target, data)))
+        _check(result, "mount", what)
+
+
+def umount(target: str, flags: int = MNT_DETACH) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    _check(
+        _libc.pivot_root(os.fsencode(new_root), os.fsencode(put_old)),
+        "pivot_root",
+        f"{new_root}, {put_old}",
+    )
+
+
+def open_tree(path: str, flags: int, dir_fd: int = AT_FDCWD) -> int:
+    """open_tree(2): an fd of a mount, or with ``OPEN_TREE_CLONE`` of a detached copy of it."""
+    result = _libc.syscall(
+        ctypes.c_long(_OPEN_TREE),
+        ctypes.c_int(dir_fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.c_uint(flags | OPEN_TREE_CLOEXEC),
+    )
+    return _check(result, "open_tree", path)
+
+
+def move_mount(fd: int, target: str) -> None:
+    """move_mount(2): attach the detached mount ``fd`` at ``target``."""
+    result = _libc.syscall(
+        ctypes.c_long(_MOVE_MOUNT),
+        ctypes.c_int(fd),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(target)),
+        ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _check(result, "move_mount", target)
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def mount_setattr(path: str, attr_set: int, *, fd: int = AT_FDCWD, recursive: bool = False) -> None:
+    """mount_setattr(2): set ``MOUNT_ATTR_*`` on a mount, or on the detached mount ``fd`` (path "")."""
+    attr = _MountAttr(attr_set, 0, 0, 0)
+    flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
+    result = _libc.syscall(
+        ctypes.c_long(_MOUNT_SETATTR),
+        ctypes.c_int(fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.c_uint(flags),
+        ctypes.byref(attr),
+        ctypes.c_size_t(ctypes.sizeof(attr)),
+    )
+    _check(result, "mount_setattr", path or f"fd {fd}")
+
+
+def prctl(option: int, argument: int = 0) -> int:
+    """prctl(2) with one integer argument; the result."""
+    return _check(_libc.prctl(option, argument, 0, 0, 0), "prctl", str(option))
+
+
+def tid_address() -> int:
+    """prctl(PR_GET_TID_ADDRESS): where the C library keeps this thread's id."""
+    address = ctypes.c_void_p()
+    result = _libc.prctl(PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0)
+    _check(result, "prctl", "PR_GET_TID_ADDRESS")
+    return address.value or 0
+
+
+def fork(flags: int) -> int:
+    """The raw clone(2), as fork(2) with ``flags``: ``CLONE_NEW*``, ``CLONE_PARENT``.
+
+    Only for a single-threaded process: unlike ``os.fork`` this runs no at-fork handlers.  The child
+    stores its thread id where the C library looks for it, as the library's own fork does.
+    Raises NotImplementedError where the numbers of this architecture are not known to us.
+    """
+    machine = platform.machine()
+    if machine not in _CLONE:
+        raise NotImplementedError(f"clone(2) on {machine}: known are {', '.join(_CLONE)}")
+    flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD
+    tail = [0, tid_address()] if machine in _CLONE_TID_LAST else [tid_address(), 0]
+    # (flags, stack, parent_tid, ...): no stack means "go on with a copy of mine".
+    arguments = [ctypes.c_long(value) for value in (_CLONE[machine], flags, 0, 0, *tail)]
+    return _check(_libc.syscall(*arguments), "clone", clone_names(flags) or "CLONE_PARENT")
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    encoded = os.fsencode(name)
+    _check(_libc.sethostname(encoded, len(encoded)), "sethostname", name)
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) of the calling thread; each set a bit mask of ``1 << CAP_*``."""
+    header = _CapHeader(_LINUX_CAPABILITY_VERSION_3, 0)
+    sets = (effective, permitted, inheritable)
+    words = [mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in sets]
+    data = (ctypes.c_uint32 * 6)(*words)
+    _check(_libc.capset(ctypes.byref(header), data), "capset", f"{permitted:#x}")

@@ -1,0 +1,90 @@
+"""Which process sets a fixture up and tears it down: the SetupState of both.
+
+The rule that keeps both honest: *whoever set a fixture up tears it down*.  The controller sets up the
+collectors and the broad-scoped fixtures, which every test process inherits by the fork; a test process
+sets up the rest, on a SetupState that knows the same active nodes and none of the controller's
+finalizers.  The controller keeps its own state and never learns of the test process's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from _pytest.runner import SetupState
+from _pytest.scope import Scope
+
+
+def set_up_broad(item: pytest.Item) -> None:
+    """Set up the item's collectors and its broad-scoped fixtures; not the item.
+
+    Raises whatever they do; the item is then not active, and its collectors remember the exception.
+    """
+    state: SetupState = item.session._setupstate
+    assert item.parent is not None
+    # setup() takes an Item, but asks only for its listchain().
+    state.setup(item.parent)  # type: ignore[arg-type]
+    # An active node, so that its request may resolve fixtures (checked since pytest 9.1), but
+    # without item.teardown: it is the test process that runs item.setup().
+    state.stack[item] = ([], None)
+    for name in broad_fixtures(item):
+        item._request.getfixturevalue(name)  # type: ignore[attr-defined]
+
+
+def broad_fixtures(item: pytest.Item) -> list[str]:
+    """The names of the fixtures that outlive the item, broadest first (as the closure is sorted)."""
+    return [
+        name for name in getattr(item, "fixturenames", ()) if _scope_of(item, name) > Scope.Function
+    ]
+
+
+def _scope_of(item: Any, name: str) -> Scope:
+    """The scope that decides which node finalizes the fixture, as ``_get_active_fixturedef`` does."""
+    definitions = item._fixtureinfo.name2fixturedefs.get(name)
+    if not definitions:  # "request", or a parametrize argument
+        return Scope.Function
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and name in callspec.params:
+        scope: Scope = callspec._arg2scope[name]  # parametrize(scope=…) overrides the fixture's
+    else:
+        scope = definitions[-1]._scope
+    if scope is Scope.Class and item.getparent(pytest.Class) is None:
+        return Scope.Function  # SubRequest falls back to the item itself
+    return scope
+
+
+def is_set_up(item: pytest.Item) -> bool:
+    """Whether the controller has nothing left to set up for the item."""
+    state: SetupState = item.session._setupstate
+    needed = item.listchain()[:-1]
+    if any(node not in state.stack for node in needed):
+        return False
+    definitions = getattr(item, "_fixtureinfo").name2fixturedefs if needed else {}
+    for name in broad_fixtures(item):
+        definition = definitions[name][-1]
+        if definition.cached_result is None:
+            return False
+    return True
+
+
+class TestProcessState(SetupState):
+    """The controller's active nodes, none of the controller's finalizers."""
+
+    __test__ = False
+
+    def __init__(self, controllers: SetupState, item: pytest.Item) -> None:
+        super().__init__()
+        self.stack = {
+            node: ([], exc) for node, (_, exc) in controllers.stack.items() if node is not item
+        }
+
+    def teardown_exact(self, nextitem: pytest.Item | None) -> None:
+        # Whatever has a finalizer on this stack was set up in this process, which runs one item:
+        # all of it goes, whether runtestprotocol() passed the real nextitem or, under -x, None.
+        super().teardown_exact(None)
+
+
+def use_test_process_state(item: pytest.Item) -> None:
+    """In a test process: stop knowing what the controller will tear down."""
+    session = item.session
+    session._setupstate = TestProcessState(session._setupstate, item)

@@ -1,0 +1,317 @@
+"""The test process: the ordinary runtestprotocol in a sandbox, its reports sent home.
+
+Everything here runs after the fork and ends in ``os._exit``: a test process must never unwind into
+the session that it has a copy of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import io
+import os
+import random
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Generator
+from typing import Any, NoReturn, TextIO
+
+import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
+from _pytest.logging import caplog_records_key
+from _pytest.outcomes import Exit
+from _pytest.runner import runtestprotocol
+
+from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import fixtures, wire
+from pytest_nsbox.sandbox.client import Process, processes
+
+# By which the controller asks for the stacks of all threads before it kills a test that has timed
+# out. faulthandler's handler is C and needs no GIL; real-time signals are rarely anybody's.
+STACKS_SIGNAL = signal.SIGRTMAX - 1
+
+#: The test process that this is, if it is one: what the ``sandbox`` fixture asks.
+current: TestProcess | None = None
+
+
+class TestProcess:
+    """One item in one sandbox, and the plugin that sends home what its hooks are told."""
+
+    __test__ = False
+
+    def __init__(self, item: pytest.Item, options: SandboxOptions, fd: int) -> None:
+        self.item = item
+        self.config = item.config
+        self.options = options
+        self.fd = fd
+        self.pid = os.getpid()
+        # The output and log records of the controller's share of the setup.
+        self.inherited_sections = list(item._report_sections)
+        self.inherited_records = list(item.stash.get(caplog_records_key, {}).get("setup", ()))
+
+    def run(self, nextitem: pytest.Item | None) -> None:
+        """Run the item, and say how that ended."""
+        session = self.item.session
+        fixtures.use_test_process_state(self.item)
+        self.become_the_reporter()
+        self.item._report_sections.clear()
+        warnings.showwarning = self.showwarning
+        try:
+            runtestprotocol(self.item, log=True, nextitem=nextitem)
+        except Exit as error:
+            self.finish()
+            self.send("exit", reason=str(error.msg), returncode=error.returncode)
+        except KeyboardInterrupt:
+            self.finish()
+            self.send("interrupt")
+        else:
+            collect_late_exceptions(self.config)
+            self.send("end", shouldfail=session.shouldfail, shouldstop=session.shouldstop)
+
+    def become_the_reporter(self) -> None:
+        """From here on a report is heard by the session, which counts for --maxfail, and by us.
+
+        The terminal, junitxml, xdist's worker and all the others must hear it once, in the
+        controller.  The hooks and not ``log=False``, since subtests call the hook themselves.
+        """
+        hook = self.config.hook
+        for caller in (hook.pytest_runtest_logreport, hook.pytest_warning_recorded):
+            for implementation in list(caller.get_hookimpls()):
+                if implementation.plugin is not self.item.session:
+                    caller._remove_plugin(implementation.plugin)
+        self.config.pluginmanager.register(self, "nsbox-test-process")
+
+    def finish(self) -> None:
+        """Tear down what an Exit or an interrupt has left set up."""
+        with contextlib.suppress(BaseException):
+            self.item.session._setupstate.teardown_exact(None)
+
+    # ------------------------------------------------------------------ hooks
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            self.prepend_inherited()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if os.getpid() != self.pid:
+            return  # a child that the test forked, and that has come back: one verdict, ours
+        config = self.config
+        # Not a query: the implementation of subtests *changes* report.outcome, from a count that
+        # only this process has.
+        config.hook.pytest_report_teststatus(report=report, config=config)
+        if report.failed and not hasattr(report, "context"):
+            found = self.leftovers()
+            if found:
+                report.sections.append(("sandbox", found))
+        data = config.hook.pytest_report_to_serializable(config=config, report=report)
+        self.send("report", data=data)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_enter_pdb(self) -> Generator[None, object, object]:
+        self.take_terminal()
+        return (yield)
+
+    def take_terminal(self) -> None:
+        """Become the terminal's foreground group: a debugger reads from it."""
+        foreground(os.getpgrp())
+
+    def prepend_inherited(self) -> None:
+        """Join what the controller's share of the setup has put out to what ours has."""
+        records = self.item.stash.get(caplog_records_key, {}).get("setup")
+        if records is not None:
+            records[:0] = self.inherited_records
+        before = {(when, key): text for when, key, text in self.inherited_sections}
+        sections = [
+            (when, key, before.pop((when, key), "") + text)
+            for when, key, text in self.item._report_sections
+        ]
+        self.item._report_sections[:] = [
+            *((when, key, text) for (when, key), text in before.items()),
+            *sections,
+        ]
+
+    # ------------------------------------------------------------------ talking
+
+    def send(self, type: str, **values: object) -> None:
+        """Send a message home; what JSON cannot say goes as its repr, and a warning names it."""
+        foreign: list[str] = []
+
+        def as_repr(value: object) -> str:
+            text = safe_repr(value)
+            foreign.append(text)
+            return text
+
+        frame = wire.encode({"type": type, **values}, as_repr)
+        wire.write(self.fd, frame)
+        for text in foreign:
+            self.showwarning(
+                pytest.PytestWarning(
+                    f"nsbox: a report holds {text:.200}, which JSON cannot express: "
+                    "it arrives as its repr"
+                ),
+                pytest.PytestWarning,
+                self.item.location[0],
+                (self.item.location[1] or 0) + 1,
+            )
+
+    def ask(self, what: str) -> Any:
+        """Ask the controller, which asks the supervisor."""
+        self.send("ask", what=what)
+        answer = bytearray()
+        while not answer.endswith(b"\n"):
+            chunk = os.read(self.fd, 1 << 16)
+            if not chunk:
+                raise RuntimeError("the controller has gone")
+            answer += chunk
+        return wire.json.loads(answer)
+
+    def showwarning(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Takes the place of ``warnings.showwarning``: streams, so that a crash loses none."""
+        if os.getpid() == self.pid:
+            self.send(
+                "warning",
+                text=str(message),
+                module=category.__module__,
+                name=category.__qualname__,
+                filename=filename,
+                lineno=lineno,
+                line=line,
+            )
+
+    def leftovers(self) -> str:
+        """The section of a failed test's report: what it has changed, and what it left running."""
+        with contextlib.suppress(Exception):
+            return describe_leftovers(self.ask("changes"), self.processes())
+        return ""
+
+    def processes(self) -> list[Process]:
+        """What is alive in the sandbox beside init and this process."""
+        return [p for p in processes() if p.pid not in (1, os.getpid())]
+
+
+def run(
+    item: pytest.Item,
+    nextitem: pytest.Item | None,
+    options: SandboxOptions,
+    fd: int,
+    stacks_fd: int | None,
+    random_state: object,
+) -> NoReturn:
+    """Be the test process of ``item``; ``fd`` leads home. Never returns, never raises."""
+    global current
+    status = 1
+    try:
+        gc.freeze()  # never collect here what the controller holds too
+        adopt_python(item.config, options, random_state)
+        if stacks_fd is not None:
+            faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
+        current = TestProcess(item, options, fd)
+        current.run(nextitem)
+        status = 0
+    except BaseException:
+        report_trouble(fd, traceback.format_exc())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(BaseException):
+                stream.flush()
+        os._exit(status)
+
+
+def report_trouble(fd: int, text: str) -> None:
+    """Tell the controller that this process could not do its work."""
+    with contextlib.suppress(BaseException):
+        wire.write(fd, wire.encode({"type": "trouble", "text": text}))
+
+
+def adopt_python(config: pytest.Config, options: SandboxOptions, random_state: object) -> None:
+    """Mend what a fork does to Python's own state."""
+    os.environ.update(options.env)
+    # random reseeds itself after a fork; bare, a seed set at import still counts in the test.
+    random.setstate(random_state)  # type: ignore[arg-type]
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None:
+        # The one inherited is outside: it would mourn shared memory that it cannot see.
+        tracker._resource_tracker._fd = None  # type: ignore[attr-defined]
+        tracker._resource_tracker._pid = None  # type: ignore[attr-defined]
+    if config.pluginmanager.hasplugin("faulthandler"):
+        # The controller's watchdog was cancelled before the fork: see controller.fork_item.
+        timeout = get_timeout_config_value(config)
+        if timeout > 0:
+            faulthandler.dump_traceback_later(timeout, file=config.stash[fault_handler_stderr_fd_key])
+
+
+def collect_late_exceptions(config: pytest.Config) -> None:
+    """Unraisable exceptions of this test's garbage: nobody will collect it after us."""
+    from _pytest.unraisableexception import collect_unraisable
+
+    gc.collect()
+    with contextlib.suppress(Exception):  # -W error: no phase is left to fail
+        collect_unraisable(config)
+
+
+def safe_repr(value: object) -> str:
+    """``repr``, whatever the object's class thinks of that."""
+    try:
+        return repr(value)
+    except BaseException as error:
+        return f"<{type(value).__name__} object, whose repr raised {type(error).__name__}>"
+
+
+_LISTED = 10
+
+
+def describe_leftovers(changes: list[list[str]], left: list[Process]) -> str:
+    """What a test has changed and left running, short; "" where that is nothing.
+
+    >>> print(describe_leftovers([["/etc/x", "added"]], [Process(3, "sleep 9")]))
+    1 change outside /tmp:
+      added     /etc/x
+    1 process left running:
+      pid 3     sleep 9
+    """
+    text = io.StringIO()
+    for title, lines in (
+        ("change{s} outside /tmp", [f"{kind:<9} {path}" for path, kind in changes]),
+        (
+            "process{es} left running",
+            [f"{f'pid {p.pid}':<9} {p.command:.200}" for p in left],
+        ),
+    ):
+        if lines:
+            many = len(lines) > 1
+            head = title.format(s="s" if many else "", es="es" if many else "")
+            print(f"{len(lines)} {head}:", file=text)
+            for line in lines[:_LISTED]:
+                print(f"  {line}", file=text)
+            if len(lines) > _LISTED:
+                print(f"  … and {len(lines) - _LISTED} more", file=text)
+    return text.getvalue().rstrip("\n")
+
+
+def foreground(group: int) -> None:
+    """Make ``group`` the foreground process group of the controlling terminal, if there is one."""
+    with contextlib.suppress(OSError):
+        fd = os.open("/dev/tty", os.O_RDWR)
+        try:
+            # A background process that does this is sent SIGTTOU, unless it blocks it: tcsetpgrp(3).
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            try:
+                os.tcsetpgrp(fd, group)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        finally:
+            os.close(fd)

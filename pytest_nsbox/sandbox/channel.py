@@ -1,0 +1,68 @@
+"""Messages between a client and its supervisor: one JSON object, and fds, over a SEQPACKET socket."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+Message = dict[str, Any]
+
+_INLINE = 32_000  # bytes; a packet must fit into the socket's buffer (net.core.wmem_default)
+_MAX_FDS = 32
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a channel."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Send ``message`` and duplicates of ``fds``; one too long for a packet travels as a memfd."""
+    data = json.dumps(message).encode("utf-8", "surrogatepass")
+    if len(data) <= _INLINE:
+        _send(sock, b"j" + data, fds)
+        return
+    memfd = os.memfd_create("nsbox-message")
+    try:
+        with open(memfd, "wb", closefd=False) as file:
+            file.write(data)
+        _send(sock, b"m", [*fds, memfd])
+    finally:
+        os.close(memfd)
+
+
+def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], ancillary)
+
+
+def receive(sock: socket.socket) -> tuple[Message, list[int]]:
+    """The next message and its fds (close-on-exec).
+
+    Raises EOFError when the other side has gone, TimeoutError as the socket's timeout says.
+    """
+    fds: array.array[int] = array.array("i")
+    try:
+        # MSG_CMSG_CLOEXEC: the fds must not leak into what another thread executes meanwhile.
+        data, ancillary, _, _ = sock.recvmsg(
+            _INLINE + 1, socket.CMSG_SPACE(_MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        data, ancillary = b"", []
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if not data:
+        raise EOFError("the other side of the channel has gone")
+    body = data[1:]
+    passed = list(fds)
+    if data[:1] == b"m":
+        with open(passed.pop(), "rb") as file:
+            file.seek(0)
+            body = file.read()
+    message: Message = json.loads(body.decode("utf-8", "surrogatepass"))
+    return message, passed

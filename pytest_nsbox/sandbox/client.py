@@ -1,0 +1,348 @@
+"""The controller's side: acquire a sandbox, fork a process into it, ask about it, close it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from pytest_nsbox.kernel.syscalls import (
+    CLONE_NEWPID,
+    CLONE_PARENT,
+    PR_SET_PDEATHSIG,
+    fork,
+    prctl,
+    setns,
+)
+from pytest_nsbox.sandbox import channel, privileges
+from pytest_nsbox.sandbox.changes import Change
+
+_ANSWER_SECONDS = 60.0
+# The supervisor must not see the user's modules, nor pay for site: it needs the standard library
+# and this package.
+_MAIN = """\
+import sys
+sys.path.append({package!r})
+from pytest_nsbox.sandbox.supervisor import main
+main()
+"""
+
+
+class SandboxError(Exception):
+    """A sandbox cannot be had or entered; says which system call was refused, and where."""
+
+
+class Process(NamedTuple):
+    """A process in a sandbox: its pid in there, and its command line."""
+
+    pid: int
+    command: str
+
+
+class Kind(NamedTuple):
+    """What a sandbox is to have. Sandboxes of one kind are interchangeable, and made ahead."""
+
+    visible: tuple[str, ...] = ()  # absolute paths to be there also where /tmp is private
+    tmp_size: int | None = None  # bytes
+    bind: tuple[tuple[str, str, bool], ...] = ()  # source, target, read-only
+    hide: tuple[str, ...] = ()
+    network: str = "host"  # or "loopback", "none"
+    hostname: str | None = None
+
+
+class Client:
+    """The one supervisor of this process, started when it is first needed.
+
+    A forked child must not use it (and cannot: see ``forget``).
+    """
+
+    def __init__(self) -> None:
+        self.privileged = privileges.is_privileged()
+        self.last_capability = privileges.last_capability()
+        # What a test process keeps; the same for init, in whom a test would find no more than that.
+        self.keep_capabilities = (
+            privileges.effective() & privileges.CONTAINER_ROOT_MASK if self.privileged else 0
+        )
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._complaints: int | None = None  # a memfd: the supervisor's standard error
+        self._is_ready = False
+        self.own_pid_namespace: int | None = None
+        self.notes: dict[str, None] = {}  # what sandboxes leave out, in the order heard of
+
+    def start(self) -> None:
+        """Start the supervisor, without waiting for it to be ready."""
+        if self._socket is not None:
+            return
+        ours, theirs = channel.pair()
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        self._complaints = os.memfd_create("nsbox-supervisor-stderr")
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _MAIN.format(package=package)],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=self._complaints,
+                cwd="/",
+                start_new_session=True,  # out of the terminal's reach: ^C is for pytest
+            )
+        ours.settimeout(_ANSWER_SECONDS)
+        self._socket = ours
+        self._is_ready = False
+        if self.privileged:
+            self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        setup = {
+            "rootless": not self.privileged,
+            "keep_capabilities": self.keep_capabilities,
+            "sys_path": _directory_of("pyroute2"),
+        }
+        controller = os.pidfd_open(os.getpid())
+        try:
+            self._send(setup, [controller])
+        finally:
+            os.close(controller)
+
+    def acquire(self, kind: Kind, *, ahead: int = 0) -> Sandbox:
+        """A sandbox of that kind; ``ahead``: how many more the supervisor may make for later.
+
+        Raises SandboxError.
+        """
+        self.start()
+        if not self._is_ready:
+            self._answer()
+            self._is_ready = True
+        self._send({"request": "acquire", "kind": json.dumps(kind._asdict()), "ahead": ahead})
+        answer, fds = self._answer()
+        self.notes.update(dict.fromkeys(answer["notes"]))
+        return Sandbox(self, answer["sandbox"], answer["kinds"], fds)
+
+    def changes(self, number: int, left_out: Sequence[str]) -> list[Change]:
+        self._send({"request": "changes", "sandbox": number, "except": list(left_out)})
+        return [Change(*change) for change in self._answer()[0]["changes"]]
+
+    def close(self, number: int, carry: Iterable[tuple[str, bool]], *, wait: bool) -> list[str]:
+        self._send(
+            {"request": "close", "sandbox": number, "carry": list(carry), "answer": wait}
+        )
+        return list(self._answer()[0]["failures"]) if wait else []
+
+    def stop(self) -> None:
+        """End the supervisor, and with it every sandbox; harmless when there is none."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        for fd in (self._complaints, self.own_pid_namespace):
+            if fd is not None:
+                os.close(fd)
+        self._complaints = self.own_pid_namespace = None
+
+    def forget(self) -> None:
+        """In a forked child: close what only the parent may use."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.returncode = 0  # not our child: Popen must not warn of it, nor wait
+            self._process = None
+        for fd in (self._complaints, self.own_pid_namespace):
+            if fd is not None:
+                os.close(fd)
+        self._complaints = self.own_pid_namespace = None
+
+    def _send(self, message: channel.Message, fds: Sequence[int] = ()) -> None:
+        if self._socket is None:
+            raise SandboxError("the supervisor has been stopped")
+        try:
+            channel.send(self._socket, message, fds)
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _answer(self) -> tuple[channel.Message, list[int]]:
+        assert self._socket is not None
+        try:
+            answer, fds = channel.receive(self._socket)
+        except (EOFError, OSError) as error:
+            raise self._lost(error) from error
+        if "error" in answer:
+            raise Refused(answer["error"], answer["errno"])
+        return answer, fds
+
+    def _lost(self, error: Exception) -> SandboxError:
+        text = ""
+        if self._complaints is not None:
+            text = os.pread(self._complaints, 10_000, 0).decode(errors="replace").strip()
+        self.stop()
+        why = f"it said:\n{text}" if text else str(error)
+        return SandboxError(f"the supervisor of the sandboxes has died: {why}")
+
+
+class Refused(SandboxError):
+    """The kernel refused a step that a sandbox needs."""
+
+    def __init__(self, text: str, errno: int) -> None:
+        super().__init__(text)
+        self.errno = errno
+
+
+class Sandbox:
+    """Namespaces, a root filesystem and an init, for one test process to join."""
+
+    def __init__(self, client: Client, number: int, kinds: Sequence[str], fds: list[int]) -> None:
+        self._client = client
+        self.number = number
+        *namespaces, self._proc = fds
+        self._namespaces = dict(zip(kinds, namespaces, strict=True))
+
+    def fork(self, cwd: str) -> int:
+        """fork(2) into the sandbox: 0 in the child, as PID 2, its pid as we see it in the parent.
+
+        One fork as root: the caller enters the PID namespace for its children, forks, and goes back.
+        Rootless the way back is barred (EPERM), so that a forked copy of the caller goes in, and
+        forks a sibling of itself (``CLONE_PARENT``), which is thus our child.
+
+        The child may raise (OSError: its ``cwd`` is not to be reached, say); it must then report
+        that and exit.
+        """
+        with warnings.catch_warnings():
+            # 3.12+: fork() in a process with threads may deadlock. The user has been told.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = self._fork_root() if self._client.privileged else self._fork_rootless()
+        if pid == 0:
+            self._enter(cwd)
+        return pid
+
+    def _fork_root(self) -> int:
+        own = self._client.own_pid_namespace
+        assert own is not None
+        setns(self._namespaces["pid"], CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                setns(own, CLONE_NEWPID)
+        if pid == 0:
+            self._join()
+        return pid
+
+    def _fork_rootless(self) -> int:
+        reading, writing = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            try:
+                self._join()
+                setns(self._namespaces["pid"], CLONE_NEWPID)
+                pid = fork(CLONE_PARENT)
+                if pid == 0:
+                    os.close(reading)
+                    os.close(writing)
+                    _remember_thread_id()
+                    return 0
+                os.write(writing, b"%d" % pid)
+                os._exit(0)
+            except BaseException as error:
+                os.write(writing, str(error).encode())
+                os._exit(1)
+        os.close(writing)
+        try:
+            answer = os.read(reading, 4096).decode()
+        finally:
+            os.close(reading)
+            os.waitpid(middle, 0)
+        if not answer.isdigit():
+            raise SandboxError(f"cannot join the sandbox: {answer or 'killed on the way'}")
+        return int(answer)
+
+    def _join(self) -> None:
+        # The user namespace first: it is what allows the others.
+        for kind in ("user", "ipc", "uts", "net", "mnt"):
+            if kind in self._namespaces:
+                setns(self._namespaces[kind])
+
+    def _enter(self, cwd: str) -> None:
+        client = self._client
+        client.forget()
+        self._close_fds()
+        os.setpgid(0, 0)  # else kill(0, …) would reach pytest's own group, outside
+        privileges.drop(client.keep_capabilities, client.last_capability)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # cleared by every change of credentials
+        os.chdir(cwd)
+
+    def changes(self, left_out: Sequence[str] = ()) -> list[Change]:
+        """What is different in there from the host, outside ``/tmp`` and the paths ``left_out``."""
+        return self._client.changes(self.number, left_out)
+
+    def processes(self) -> list[Process]:
+        """What is alive in there beside init."""
+        return [process for process in processes(self._proc) if process.pid != 1]
+
+    def close(self, carry: Iterable[tuple[str, bool]] = (), *, wait: bool = False) -> list[str]:
+        """Kill what is left in there, and let the supervisor take the rest away.
+
+        ``carry``: paths to copy to the host first, each whole (True) or only what is new in that
+        directory (False).  With ``wait``, returns when that is done, and what could not be copied.
+        The caller must have reaped its test process, or do so soon.
+        """
+        self._close_fds()
+        return self._client.close(self.number, carry, wait=wait)
+
+    def _close_fds(self) -> None:
+        for fd in (*self._namespaces.values(), self._proc):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._namespaces.clear()
+
+
+def processes(proc: int | str = "/proc") -> Iterator[Process]:
+    """The processes that the procfs ``proc`` (a directory, or an fd of one) shows, zombies left out."""
+    at = proc if isinstance(proc, int) else os.open(proc, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for pid in sorted(int(name) for name in os.listdir(at) if name.isdigit()):
+            try:
+                status = _read(f"{pid}/stat", at)
+                name, _, rest = status.partition("(")[2].rpartition(")")
+                if rest.split()[0] in "ZX":
+                    continue
+                command = _read(f"{pid}/cmdline", at).replace("\0", " ").strip()
+            except OSError:  # gone meanwhile
+                continue
+            yield Process(pid, command or f"[{name}]")
+    finally:
+        if at is not proc:
+            os.close(at)
+
+
+def _read(path: str, dir_fd: int) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    with open(fd, errors="backslashreplace") as file:
+        return file.read()
+
+
+def _remember_thread_id() -> None:
+    """What ``os.fork`` does after the fork: here it did that one fork too early."""
+    remember = getattr(threading.main_thread(), "_set_native_id", None)
+    if remember is not None:
+        remember()
+
+
+def _directory_of(package: str) -> list[str]:
+    """Where a package would be imported from, without importing it."""
+    spec = importlib.util.find_spec(package)
+    origin = spec.origin if spec else None
+    return [os.path.dirname(os.path.dirname(origin))] if origin else []

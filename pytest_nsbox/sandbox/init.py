@@ -1,0 +1,98 @@
+"""PID 1 of a sandbox: makes its root filesystem, hands its namespaces out, then reaps and waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import NoReturn
+
+from pytest_nsbox.kernel.syscalls import (
+    MNT_DETACH,
+    MS_MOVE,
+    PR_SET_NAME,
+    SyscallError,
+    mount,
+    pivot_root,
+    prctl,
+    sethostname,
+    umount,
+)
+from pytest_nsbox.sandbox import channel, privileges, rootfs
+
+NAMESPACES = ("mnt", "ipc", "uts", "pid")
+
+
+def run(
+    supervisor: socket.socket,
+    plan: rootfs.Plan,
+    box: rootfs.Box,
+    hostname: str | None,
+    keep_capabilities: int,
+    *,
+    own_network: bool,
+    rootless: bool,
+) -> NoReturn:
+    """Become the init of ``box``; never returns.
+
+    Sends one message to the supervisor: ``steps`` (which of the plan's had to be mended; see
+    ``rootfs.execute``), ``notes`` and the fds of the namespaces and of ``/proc``, or ``error``.
+    Lives until the supervisor closes its end, and takes every process of the sandbox along.
+    """
+    status = 1
+    try:
+        # Whatever else the supervisor has open, other sandboxes' sockets above all, must close
+        # when the supervisor does.
+        os.closerange(3, supervisor.fileno())
+        os.closerange(supervisor.fileno() + 1, 65536)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel then reaps for us: wait(2)
+        try:
+            mended, notes = rootfs.execute(plan, box)
+            enter(box.root)
+            if hostname is not None:
+                sethostname(hostname)
+        except OSError as error:
+            channel.send(supervisor, {"error": describe(error), "errno": error.errno})
+            return
+        kinds = NAMESPACES + (("net",) if own_network else ()) + (("user",) if rootless else ())
+        fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
+        fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        dropped = [i for i, step in enumerate(plan.steps) if step not in mended.steps]
+        message = {"kinds": kinds, "notes": notes, "dropped": dropped}
+        channel.send(supervisor, message, fds)
+        for fd in fds:
+            os.close(fd)
+        prctl(PR_SET_NAME, _name(b"nsbox-init"))
+        privileges.drop(keep_capabilities, privileges.last_capability())
+        supervisor.recv(1)  # end of file: the sandbox is to end
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def enter(root: str) -> None:
+    """Make ``root`` the root of this mount namespace, and let go of what was."""
+    os.chdir(root)
+    try:
+        # pivot_root(2), Notes: the old root comes to lie on top of the new one, no directory needed.
+        pivot_root(".", ".")
+        umount(".", MNT_DETACH)
+    except SyscallError as error:
+        if error.syscall != "pivot_root":
+            raise
+        # Docker's seccomp profile never allows it, and an initramfs is no mount: switch_root(8).
+        mount(".", "/", None, MS_MOVE)
+        os.chroot(".")
+    os.chdir("/")
+
+
+def describe(error: OSError) -> str:
+    """An OSError in words; one of ours names its system call already."""
+    return str(error)
+
+
+def _name(name: bytes) -> int:
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(name)
+    return ctypes.addressof(buffer)

@@ -1,0 +1,74 @@
+"""What a process in a sandbox may do: its capabilities, see capabilities(7)."""
+
+from __future__ import annotations
+
+from pytest_nsbox.kernel.syscalls import (
+    PR_CAPBSET_DROP,
+    PR_SET_DUMPABLE,
+    capset,
+    prctl,
+)
+
+# linux/capability.h
+CAP_SYS_ADMIN = 21
+CAP_NET_ADMIN = 12
+CAP_SETFCAP = 31
+# What Docker leaves the root of a container, see moby's profiles and "Runtime privilege and Linux
+# capabilities" in its documentation.
+CONTAINER_ROOT = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10,
+    "NET_RAW": 13,
+    "SYS_CHROOT": 18,
+    "MKNOD": 27,
+    "AUDIT_WRITE": 29,
+    "SETFCAP": 31,
+}
+CONTAINER_ROOT_MASK = sum(1 << bit for bit in CONTAINER_ROOT.values())
+
+
+def read_status(field: str, pid: str = "self") -> str:
+    """A field of ``/proc/PID/status``, "" where there is none."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == field:
+                return value.strip()
+    return ""
+
+
+def effective() -> int:
+    """The effective capabilities of the caller, a mask of ``1 << CAP_*``."""
+    return int(read_status("CapEff"), 16)
+
+
+def is_privileged() -> bool:
+    """Whether the caller may make mount and PID namespaces without a user namespace."""
+    return bool(effective() >> CAP_SYS_ADMIN & 1)
+
+
+def last_capability() -> int:
+    """The highest capability that this kernel knows."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        return int(file.read())
+
+
+def drop(keep: int, last: int) -> None:
+    """Keep only the capabilities of the mask ``keep``, for good; ``last`` as last_capability() says.
+
+    ``keep`` must not name one that the caller does not have.  The bounding set bounds what the
+    uid 0 gets back from execve(2).
+    """
+    for capability in range(last + 1):
+        if not keep >> capability & 1:
+            prctl(PR_CAPBSET_DROP, capability)
+    capset(keep, keep, 0)
+    # Joining a user namespace made us undumpable, and /proc/self root's: PR_SET_DUMPABLE, prctl(2).
+    prctl(PR_SET_DUMPABLE, 1)

@@ -1,0 +1,574 @@
+"""The root filesystem of a sandbox, as a plan: which mounts, in which order.
+
+A plan is data: each step says what it does (``describe``) and does it (``execute``).  One is made per
+kind of sandbox, in the staging area, and executed by the init of every sandbox of that kind.
+
+As root the plan begins with one overlay of the host's ``/``, which a rootless caller is refused: the
+kernel does not clone a mount that has locked children (EINVAL; commit 427215d85e8d, CVE-2021-3732).
+There a *scaffold* takes its place: an overlay of a skeleton of empty directories, and on these an
+overlay for every directory without submounts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from pytest_nsbox.kernel.mountinfo import Mount
+from pytest_nsbox.kernel.syscalls import (
+    AT_RECURSIVE,
+    MOUNT_ATTR_RDONLY,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    OPEN_TREE_CLONE,
+    SyscallError,
+    in_words,
+    mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+)
+
+# Directories of the staging area (see supervisor.py); names no host has in its "/".
+HOST = "/.nsbox-host"
+BOXES = "/.nsbox-boxes"
+TEMPLATES = "/.nsbox-templates"
+
+# What is mounted below these is not the host's filesystem, or is made anew in every sandbox.
+SPECIAL = ("/proc", "/sys", "/dev", "/tmp")
+
+# Asking a dead server hangs; what automount(8) watches must not be woken: looked at with care.
+REMOTE = {"9p", "afs", "ceph", "cifs", "coda", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3"}
+
+# Everyone's, and not the caller's own: overlayfs cannot copy such a directory up for a rootless
+# caller (EOVERFLOW: its owner has no mapping), so that it is to be the top of an overlay.
+SHARED_DIRECTORIES = ("/var/tmp", "/run/lock", "/var/crash", "/run/user", "/var/lock")
+
+_MAX_SCAFFOLD_FILES = 200
+_KEPT_OPTIONS = {"nosuid": MS_NOSUID, "noexec": MS_NOEXEC}
+_DEV_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEV_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+
+
+class Box(NamedTuple):
+    """The directories of one sandbox in the staging area."""
+
+    path: str
+
+    @property
+    def root(self) -> str:
+        return self.path + "/root"
+
+    @property
+    def tmp(self) -> str:
+        return self.path + "/tmp"
+
+    def upper(self, layer: int) -> str:
+        return f"{self.path}/upper/{layer}"
+
+    def work(self, layer: int) -> str:
+        return f"{self.path}/work/{layer}"
+
+
+class Step(Protocol):
+    """One mount, or a directory to mount something on."""
+
+    def describe(self) -> str: ...
+    def execute(self, box: Box) -> None: ...
+
+
+class Overlay(NamedTuple):
+    """A copy-on-write view of a directory of the staging area. The layers are listed, never stacked."""
+
+    target: str  # in the sandbox
+    lower: tuple[str, ...]  # topmost first
+    layer: int  # the number of its upper directory
+    flags: int
+    mode: int  # of the top directory, which comes from the upper layer
+    owner: tuple[int, int] | None
+    options: str
+
+    def describe(self) -> str:
+        return f"overlay {self.target} (lowerdir {':'.join(self.lower)})"
+
+    def execute(self, box: Box) -> None:
+        upper, work = box.upper(self.layer), box.work(self.layer)
+        os.mkdir(upper)
+        os.mkdir(work)
+        if self.owner:
+            os.chown(upper, *self.owner)
+        os.chmod(upper, self.mode)
+        lower = ":".join(_escape(path) for path in self.lower)
+        data = f"lowerdir={lower},upperdir={upper},workdir={work},{self.options}"
+        mount("overlay", box.root + self.target, "overlay", self.flags, data)
+
+
+class ReadOnlyBind(NamedTuple):
+    """The host's own mount, read-only, with its other flags."""
+
+    target: str
+    source: str
+    recursive: bool
+
+    def describe(self) -> str:
+        return f"read-only bind {self.target}"
+
+    def execute(self, box: Box) -> None:
+        attach(self.source, box.root + self.target, read_only=True, recursive=self.recursive)
+
+
+class Bind(NamedTuple):
+    """A path that the user lets through to the host; made where the sandbox has no such path."""
+
+    target: str
+    source: str
+    read_only: bool
+
+    def describe(self) -> str:
+        return f"bind {self.source.removeprefix(HOST)} on {self.target}"
+
+    def execute(self, box: Box) -> None:
+        target = box.root + self.target
+        make_mount_point(target, is_directory=os.path.isdir(self.source))
+        attach(self.source, target, read_only=self.read_only, recursive=True)
+
+
+class Hide(NamedTuple):
+    """Something empty over a path of the host's."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"hide {self.target}"
+
+    def execute(self, box: Box) -> None:
+        target = box.root + self.target
+        if os.path.isdir(target):
+            mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+        elif os.path.exists(target):
+            attach(f"{TEMPLATES}/empty", target, read_only=True, recursive=False)
+
+
+class Directory(NamedTuple):
+    """An empty directory on the way to a mount."""
+
+    target: str
+    mode: int
+    owner: tuple[int, int] | None
+
+    def describe(self) -> str:
+        return f"directory {self.target}"
+
+    def execute(self, box: Box) -> None:
+        path = box.root + self.target
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return
+        if self.owner:
+            os.chown(path, *self.owner)
+        os.chmod(path, self.mode)
+
+
+class Private(NamedTuple):
+    """A filesystem of the sandbox's own."""
+
+    target: str
+    fstype: str
+    flags: int
+    data: str
+
+    def describe(self) -> str:
+        return f"{self.fstype} {self.target} ({self.data})"
+
+    def execute(self, box: Box) -> None:
+        mount(self.fstype, box.root + self.target, self.fstype, self.flags, self.data)
+
+
+class Template(NamedTuple):
+    """A copy of a tree that was mounted once in the staging area."""
+
+    target: str
+    source: str
+
+    def describe(self) -> str:
+        return f"template {self.target}"
+
+    def execute(self, box: Box) -> None:
+        attach(self.source, box.root + self.target, read_only=False, recursive=True)
+
+
+class PrivateTmp(NamedTuple):
+    """The sandbox's tmpfs, mounted by the supervisor, who can thus look into it."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"tmpfs {self.target}"
+
+    def execute(self, box: Box) -> None:
+        attach(box.tmp, box.root + self.target, read_only=False, recursive=False)
+
+
+class ReadOnlyProc(NamedTuple):
+    """What of ``/proc`` acts on the host, read-only: the uid 0 may write it without a capability."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"read-only {self.target}"
+
+    def execute(self, box: Box) -> None:
+        path = box.root + self.target
+        attach(path, path, read_only=True, recursive=False)
+
+
+class Plan(NamedTuple):
+    """The steps of one kind of sandbox, and in words what of the host it leaves out."""
+
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...]
+    tmp_options: str  # of the tmpfs on /tmp
+
+    def overlays(self) -> Iterator[Overlay]:
+        return (step for step in self.steps if isinstance(step, Overlay))
+
+
+class Request(NamedTuple):
+    """What a kind of sandbox is to have; plain values, for it comes as JSON."""
+
+    visible: tuple[str, ...]  # paths that must be there also where /tmp is private
+    tmp_size: int | None = None  # bytes; None: what the kernel thinks right, half of the memory
+    bind: tuple[tuple[str, str, bool], ...] = ()  # source, target, read-only
+    hide: tuple[str, ...] = ()
+    own_network: bool = False
+
+
+class Planner:
+    """Makes plans in the staging area, for a mount table that was read before it was built."""
+
+    def __init__(self, mounts: Iterable[Mount], *, rootless: bool, unusable: dict[str, str]) -> None:
+        # From the top down, so that a mount point is there when its turn comes.
+        self.mounts = sorted(mounts, key=lambda mount: mount.point.count("/"))
+        self.rootless = rootless
+        self.unusable = unusable  # mount point -> why it is not to be touched
+        self.options = "index=off,metacopy=off"
+        self.options += ",userxattr" if rootless else ",volatile"
+        self._skeletons = 0
+
+    def plan(self, request: Request) -> Plan:
+        """The plan for one kind of sandbox."""
+        build = _Build(self)
+        if self.rootless:
+            build.scaffold()
+        else:
+            build.overlay("/")
+            for mounted in self.mounts:
+                if mounted.point != "/" and not within(mounted.point, SPECIAL):
+                    build.submount(mounted)
+        build.pseudo_filesystems(request)
+        for path in _tops(request.visible):
+            build.visible(path)
+        for path in request.hide:
+            build.steps.append(Hide(path))
+        for source, target, read_only in request.bind:
+            build.steps.append(Bind(target, HOST + source, read_only))
+        size = f",size={request.tmp_size}" if request.tmp_size else ""
+        return Plan(tuple(build.steps), tuple(build.notes), "mode=1777" + size)
+
+    def has_submounts(self, path: str) -> bool:
+        prefix = path.rstrip("/") + "/"
+        return any(mounted.point.startswith(prefix) for mounted in self.mounts)
+
+    def new_skeleton(self) -> str:
+        self._skeletons += 1
+        path = f"{TEMPLATES}/skeleton-{self._skeletons}"
+        os.mkdir(path)
+        return path
+
+
+class _Build:
+    """One plan in the making."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+        self.steps: list[Step] = []
+        self.notes: list[str] = []
+        self.layers = 0
+
+    def overlay(self, path: str, *, flags: int = 0, lower: str | None = None) -> None:
+        status = os.stat(HOST + path)
+        self.steps.append(
+            Overlay(
+                target=path,
+                lower=(lower or HOST + path,),
+                layer=self.layers,
+                # A device node that a test may make (root keeps CAP_MKNOD) must open nothing.
+                flags=flags | MS_NODEV,
+                mode=self.mode_for_us(HOST + path, status),
+                owner=self.owner(status),
+                options=self.planner.options,
+            )
+        )
+        self.layers += 1
+
+    def owner(self, status: os.stat_result) -> tuple[int, int] | None:
+        if self.planner.rootless:
+            return None  # chown to an id without a mapping is EINVAL
+        return (status.st_uid, status.st_gid)
+
+    def mode_for_us(self, path: str, status: os.stat_result) -> int:
+        """The mode of an upper directory: its owner is the caller, whoever the lower's is.
+
+        So where that is somebody else, what the caller may do must stand in the owner's bits.
+        """
+        mode = stat.S_IMODE(status.st_mode)
+        if not self.planner.rootless or status.st_uid == os.geteuid():
+            return mode
+        ours = sum(bit for bit in (os.R_OK, os.W_OK, os.X_OK) if os.access(path, bit))
+        return mode & ~0o700 | ours << 6
+
+    def submount(self, mounted: Mount) -> None:
+        """Attach a mount of the host's again."""
+        path = mounted.point
+        if reason := self.planner.unusable.get(path):
+            self.notes.append(f"{path} ({mounted.fstype}) is left empty: {reason}")
+            return
+        try:
+            is_directory = stat.S_ISDIR(os.stat(HOST + path).st_mode)
+        except OSError as error:
+            self.notes.append(f"{path} is left empty: stat: {in_words(error.errno or 0)}")
+            return
+        if mounted.read_only or not is_directory:
+            self.steps.append(ReadOnlyBind(path, HOST + path, self.planner.rootless))
+            return
+        flags = sum(flag for name, flag in _KEPT_OPTIONS.items() if name in mounted.options)
+        self.overlay(path, flags=flags)
+
+    def scaffold(self) -> None:
+        """A skeleton of what "/" holds, and an overlay on every directory without submounts."""
+        skeleton = self.planner.new_skeleton()
+        self.overlay("/", lower=skeleton)
+        self._fill("/", skeleton)
+        for path in SHARED_DIRECTORIES:
+            if os.path.realpath(path) == path and os.path.isdir(HOST + path):
+                self.overlay(path)
+
+    def _fill(self, directory: str, skeleton: str) -> None:
+        """The skeleton's ``directory``, and the steps that mount what the host has in there."""
+        mounted_at = {mounted.point: mounted for mounted in self.planner.mounts}
+        try:
+            entries = sorted(os.scandir(HOST + directory), key=lambda entry: entry.name)
+        except OSError as error:
+            self.notes.append(f"{directory} is left empty: {in_words(error.errno or 0)}")
+            return
+        files = 0
+        for entry in entries:
+            path = f"{directory.rstrip('/')}/{entry.name}"
+            place = skeleton + path
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), place)
+            elif path in SPECIAL:
+                os.mkdir(place)
+            elif reason := self.planner.unusable.get(path):
+                os.mkdir(place)
+                self.notes.append(f"{path} is left empty: {reason}")
+            elif entry.is_dir():
+                os.mkdir(place)
+                if self.planner.has_submounts(path):
+                    os.chmod(place, self.mode_for_us(entry.path, entry.stat()))
+                    self._fill(path, skeleton)
+                elif path in mounted_at:
+                    self.submount(mounted_at[path])
+                else:
+                    self.overlay(path)
+            else:
+                files += 1
+                if files <= _MAX_SCAFFOLD_FILES:
+                    os.close(os.open(place, os.O_CREAT | os.O_WRONLY))
+                    self.steps.append(ReadOnlyBind(path, entry.path, recursive=False))
+        if files > _MAX_SCAFFOLD_FILES:
+            left_out = files - _MAX_SCAFFOLD_FILES
+            self.notes.append(f"{directory}: {left_out} files beside a mount point are left out")
+
+    def pseudo_filesystems(self, request: Request) -> None:
+        """/proc, /sys, /dev and /tmp."""
+        no = MS_NOSUID | MS_NODEV
+        self.steps.append(Private("/proc", "proc", no | MS_NOEXEC, ""))
+        if os.geteuid() == 0:
+            # bubblewrap's list; DAC lets the uid 0 write there, with or without capabilities.
+            for name in ("sys", "sysrq-trigger", "irq", "bus", "acpi", "fs"):
+                if os.path.exists(f"/proc/{name}"):
+                    self.steps.append(ReadOnlyProc(f"/proc/{name}"))
+        self.steps.append(Template("/sys", f"{TEMPLATES}/sys"))
+        self.steps.append(Template("/dev", f"{TEMPLATES}/dev"))
+        # gid 5 is tty everywhere, but has no mapping in our user namespace (EINVAL).
+        group = "" if self.planner.rootless else ",gid=5"
+        data = f"newinstance,ptmxmode=0666,mode=620{group}"
+        self.steps.append(Private("/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, data))
+        self.steps.append(Private("/dev/shm", "tmpfs", no, "mode=1777"))
+        self.steps.append(PrivateTmp("/tmp"))
+
+    def visible(self, path: str) -> None:
+        """A directory that must be there, copy-on-write, although something hides it."""
+        if not within(path, ("/tmp", "/dev")) or not os.path.isdir(HOST + path):
+            return
+        for parent in _parents(path):
+            if parent not in ("/tmp", "/dev", "/dev/shm"):
+                status = os.stat(HOST + parent)
+                mode = self.mode_for_us(HOST + parent, status)
+                step = Directory(parent, mode, self.owner(status))
+                if step not in self.steps:
+                    self.steps.append(step)
+        if path != "/tmp":
+            status = os.stat(HOST + path)
+            self.steps.append(Directory(path, stat.S_IMODE(status.st_mode), None))
+        self.overlay(path)
+        for mounted in self.planner.mounts:
+            if mounted.point.startswith(path + "/"):
+                self.submount(mounted)
+
+
+def make_templates(*, rootless: bool) -> None:
+    """What every sandbox's /dev, /sys and hidden files are copies of; called once, when staging."""
+    os.mkdir(TEMPLATES)
+    os.close(os.open(f"{TEMPLATES}/empty", os.O_CREAT | os.O_WRONLY, 0o444))
+    dev, sys_ = f"{TEMPLATES}/dev", f"{TEMPLATES}/sys"
+    os.mkdir(dev)
+    os.mkdir(sys_)
+    # The mode is crucial, mkosi found: with tmpfs' own 1777, opening /dev/null is EACCES
+    # (fs.protected_regular).
+    mount("tmpfs", dev, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755")
+    for name in _DEV_NODES:
+        if os.path.exists(f"{HOST}/dev/{name}"):
+            os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_WRONLY))
+            attach(f"{HOST}/dev/{name}", f"{dev}/{name}", read_only=False, recursive=False)
+    for name, to in _DEV_LINKS.items():
+        os.symlink(to, f"{dev}/{name}")
+    for name in ("pts", "shm"):
+        os.mkdir(f"{dev}/{name}")
+    mount_setattr(dev, MOUNT_ATTR_RDONLY)
+    attach(f"{HOST}/sys", sys_, read_only=True, recursive=True)
+
+
+def execute(plan: Plan, box: Box) -> tuple[Plan, list[str]]:
+    """Mount the plan in ``box``; the plan with what went wrong mended, and notes about that.
+
+    A mount of the host's that cannot be shown must not cost the user the run: an overlay falls back
+    to a read-only bind, and that to nothing, said in a note.  A step of our own does raise.
+    """
+    steps: list[Step] = []
+    notes: list[str] = []
+    for step in plan.steps:
+        try:
+            step.execute(box)
+        except SyscallError as error:
+            if not isinstance(step, (Overlay, ReadOnlyBind)) or step.target == "/":
+                raise
+            mended = _fall_back(step, box)
+            how = mended.describe() if mended else "left empty"
+            notes.append(f"{step.target}: {how}, since {error}")
+            if mended is None:
+                continue
+            step = mended
+        steps.append(step)
+    return (plan if not notes else plan._replace(steps=tuple(steps))), notes
+
+
+def _fall_back(step: Overlay | ReadOnlyBind, box: Box) -> Step | None:
+    if isinstance(step, Overlay):
+        bind = ReadOnlyBind(step.target, step.lower[-1], recursive=True)
+        try:
+            bind.execute(box)
+        except OSError:
+            return None
+        return bind
+    return None
+
+
+def attach(source: str, target: str, *, read_only: bool, recursive: bool) -> None:
+    """Bind ``source`` on ``target``.
+
+    mount(2) cannot bind read-only in one step, nor recursively in any: hence the new calls, which
+    leave the other flags of each mount as they are.
+    """
+    fd = open_tree(source, OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0))
+    try:
+        if read_only:
+            mount_setattr("", MOUNT_ATTR_RDONLY, fd=fd, recursive=recursive)
+        move_mount(fd, target)
+    finally:
+        os.close(fd)
+
+
+def make_mount_point(path: str, *, is_directory: bool) -> None:
+    """An empty directory or file at ``path``, with parents, unless something is there."""
+    if os.path.lexists(path):
+        return
+    parent = os.path.dirname(path)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        if is_directory:
+            os.mkdir(path)
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+    except OSError as error:
+        raise SyscallError(error.errno or errno.EIO, "mkdir", error.filename or path) from error
+
+
+def locate(plan: Plan, box: Box, path: str) -> tuple[str, Overlay] | None:
+    """Where the upper layer keeps ``path`` of the sandbox, seen from the staging area.
+
+    None where no upper layer covers it, or where the test put something else in place of a
+    directory on the way: a symlink of the test's must not lead us elsewhere.
+    """
+    covering = [step for step in plan.overlays() if within(path, (step.target,))]
+    if not covering:
+        return None
+    overlay = max(covering, key=lambda step: len(step.target))
+    upper = box.upper(overlay.layer)
+    rest = path[len(overlay.target.rstrip("/")) :].strip("/")
+    place = upper
+    for name in rest.split("/")[:-1] if rest else ():
+        place += "/" + name
+        try:
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                return None
+        except OSError:
+            return None
+    return (f"{upper}/{rest}" if rest else upper), overlay
+
+
+def _tops(paths: Iterable[str]) -> list[str]:
+    """The paths that lie in none of the others."""
+    tops: list[str] = []
+    for path in sorted(set(paths)):
+        if not within(path, tops):
+            tops.append(path)
+    return tops
+
+
+def within(path: str, tops: Iterable[str]) -> bool:
+    return any(path == top or path.startswith(top.rstrip("/") + "/") for top in tops)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.strip("/").split("/")[:-1]
+    return ["/" + "/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _escape(path: str) -> str:
+    """A path as overlayfs wants it in ``lowerdir=``."""
+    for char in "\\:,":
+        path = path.replace(char, "\\" + char)
+    return path

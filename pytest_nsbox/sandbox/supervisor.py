@@ -1,0 +1,416 @@
+"""The supervisor: builds sandboxes ahead of need, closes them, answers questions about them.
+
+One lean process per controller, executed anew (so that it shares no memory and no lock with pytest)
+and single-threaded.  It lives in a mount namespace of its own, the *staging area*: a tmpfs as root,
+the host's mounts below ``rootfs.HOST``, and symlinks beside it, so that every path of the host's
+still works in here.  Rootless, it also lives in a user namespace, which every sandbox shares.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import NamedTuple
+
+from pytest_nsbox.kernel import mountinfo
+from pytest_nsbox.kernel.syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    MNT_DETACH,
+    MS_MOVE,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    SyscallError,
+    fork,
+    in_words,
+    mount,
+    pivot_root,
+    umount,
+    unshare,
+)
+from pytest_nsbox.sandbox import carry, changes, channel, init, rootfs
+
+_BUILD_SECONDS = 30  # a mount that hangs for so long will hang for ever
+_PROBE_SECONDS = 1.0  # for all suspicious mounts together
+_MAX_KINDS = 4  # of sandboxes to keep in stock
+
+
+class Ready(NamedTuple):
+    """A sandbox that nobody has joined, or one in use."""
+
+    number: int
+    kind: str
+    init: int  # pid
+    leash: socket.socket  # init ends when this closes
+    box: rootfs.Box
+    message: channel.Message
+    fds: list[int]
+
+
+class Supervisor:
+    """The requests of one client, and the sandboxes made for them."""
+
+    def __init__(self, requests: socket.socket, controller: int, setup: channel.Message) -> None:
+        self.requests = requests
+        self.controller = controller  # pidfd
+        self.rootless: bool = setup["rootless"]
+        self.keep_capabilities: int = setup["keep_capabilities"]
+        self.planner = stage(rootless=self.rootless)
+        self.plans: dict[str, rootfs.Plan] = {}
+        self.stock: dict[str, deque[Ready]] = {}
+        self.in_use: dict[int, Ready] = {}
+        self.ahead = 0
+        self.latest = ""
+        self.number = 0
+        self.zombies: set[int] = set()
+
+    def serve(self) -> None:
+        """Answer requests until the client has gone."""
+        poll = select.poll()
+        poll.register(self.requests, select.POLLIN)
+        poll.register(self.controller, select.POLLIN)
+        while True:
+            self.reap()
+            idle = not self.refill()
+            timeout = (100 if self.zombies else None) if idle else 0
+            ready = dict(poll.poll(timeout))
+            if self.controller in ready:
+                return
+            if self.requests.fileno() in ready:
+                try:
+                    message, fds = channel.receive(self.requests)
+                except EOFError:
+                    return
+                for fd in fds:
+                    os.close(fd)
+                answer = {"acquire": self.acquire, "changes": self.changes, "close": self.close}
+                answer[message["request"]](message)
+
+    # ------------------------------------------------------------------ requests
+
+    def acquire(self, message: channel.Message) -> None:
+        """Hand a sandbox out: from stock, or made now."""
+        kind = message["kind"]
+        self.ahead, self.latest = message["ahead"], kind
+        stock = self.stock.pop(kind, deque())
+        self.stock[kind] = stock  # the most recently used kind last
+        while len(self.stock) > _MAX_KINDS:
+            for ready in self.stock.pop(next(iter(self.stock))):
+                self.end(ready)
+        try:
+            ready = stock.popleft() if stock else self.build(kind)
+        except (OSError, EOFError) as error:
+            channel.send(self.requests, {"error": str(error), "errno": getattr(error, "errno", 0)})
+            return
+        self.in_use[ready.number] = ready
+        channel.send(self.requests, ready.message, ready.fds)
+        for fd in ready.fds:
+            os.close(fd)
+        ready.fds.clear()
+
+    def changes(self, message: channel.Message) -> None:
+        """What a sandbox holds that the host does not."""
+        ready = self.in_use[message["sandbox"]]
+        plan = self.plans[ready.kind]
+        found: list[changes.Change] = []
+        left_out = [*message["except"], *(s.target for s in plan.steps if is_opening(s))]
+        for step in plan.overlays():
+            upper = ready.box.upper(step.layer)
+            for change in changes.changes(upper, step.lower[0], step.target):
+                if not rootfs.within(change.path, left_out):
+                    found.append(change)
+        channel.send(self.requests, {"changes": sorted(set(found))})
+
+    def close(self, message: channel.Message) -> None:
+        """End a sandbox, after carrying out of it what was asked for."""
+        ready = self.in_use.pop(message["sandbox"])
+        plan = self.plans[ready.kind]
+        failures: list[str] = []
+        # Nothing may change any more what we are about to copy.
+        os.kill(ready.init, signal.SIGKILL)
+        for path, whole in message["carry"]:
+            place = rootfs.locate(plan, ready.box, path)
+            if place is None or not os.path.lexists(place[0]):
+                continue
+            copy = carry.carry_path if whole else carry.carry_new
+            failures += [f"{f.path}: {f.error}" for f in copy(place[0], rootfs.HOST + path)]
+        self.end(ready)
+        if message["answer"]:
+            channel.send(self.requests, {"failures": failures})
+
+    # ------------------------------------------------------------------ sandboxes
+
+    def refill(self) -> bool:
+        """Build one sandbox of the kind last asked for, if there is not enough of it in stock."""
+        stock = self.stock.get(self.latest)
+        if stock is None or len(stock) >= self.ahead:
+            return False
+        try:
+            stock.append(self.build(self.latest))
+        except (OSError, EOFError):
+            self.ahead = 0  # whoever asks for it next will hear of it
+            return False
+        return True
+
+    def build(self, kind: str) -> Ready:
+        """A new sandbox. Raises OSError, which names the system call that was refused."""
+        import json
+
+        wish = json.loads(kind)
+        hostname = wish.pop("hostname")
+        network = wish.pop("network")
+        request = rootfs.Request(**wish)
+        plan = self.plans.get(kind)
+        if plan is None:
+            plan = self.plans[kind] = self.planner.plan(request)
+        self.number += 1
+        box = make_box(self.number, plan)
+        own_network = network != "host"
+        if network == "loopback":
+            import_network()
+        here, there = channel.pair()
+        flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
+        flags |= CLONE_NEWNET if own_network else 0
+        pid = 0
+        try:
+            pid = fork(flags)
+            if pid == 0:
+                try:
+                    if network == "loopback":
+                        loopback(there)
+                    init.run(
+                        there,
+                        plan,
+                        box,
+                        hostname,
+                        self.keep_capabilities,
+                        own_network=own_network,
+                        rootless=self.rootless,
+                    )
+                finally:
+                    os._exit(1)
+            there.close()
+            here.settimeout(_BUILD_SECONDS)
+            message, fds = channel.receive(here)
+            if "error" in message:
+                raise BuildError(message["errno"] or 0, message["error"])
+        except BaseException as error:
+            here.close()
+            there.close()
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                self.zombies.add(pid)
+            remove_box(box)
+            if isinstance(error, TimeoutError):
+                text = f"a sandbox was not ready after {_BUILD_SECONDS} s: does a mount hang?"
+                raise BuildError(error.errno or 110, text) from error
+            raise
+        if message["dropped"] or message["notes"]:
+            steps = tuple(s for i, s in enumerate(plan.steps) if i not in message["dropped"])
+            plan = plan._replace(steps=steps, notes=(*plan.notes, *message["notes"]))
+            self.plans[kind] = plan
+        answer = {"sandbox": self.number, "kinds": message["kinds"], "notes": plan.notes}
+        return Ready(self.number, kind, pid, here, box, answer, fds)
+
+    def end(self, ready: Ready) -> None:
+        ready.leash.close()
+        for fd in ready.fds:
+            os.close(fd)
+        # Not waited for: an init is gone only when the client has reaped its test process.
+        os.kill(ready.init, signal.SIGKILL)
+        self.zombies.add(ready.init)
+        remove_box(ready.box)
+
+    def reap(self) -> None:
+        """Forget the inits that have gone."""
+        while self.zombies:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            self.zombies.discard(pid)
+
+
+class BuildError(OSError):
+    """What init could not do, in its words."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+def is_opening(step: rootfs.Step) -> bool:
+    """Whether the step lets a path of the host's through, or hides it: no change of the test's."""
+    return isinstance(step, (rootfs.Bind, rootfs.Hide))
+
+
+def make_box(number: int, plan: rootfs.Plan) -> rootfs.Box:
+    """The directories of a sandbox: a tmpfs for its layers, and one for its /tmp."""
+    box = rootfs.Box(f"{rootfs.BOXES}/{number}")
+    os.mkdir(box.path)
+    mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for name in ("upper", "work", "root", "tmp"):
+        os.mkdir(f"{box.path}/{name}")
+    mount("tmpfs", box.tmp, "tmpfs", MS_NOSUID | MS_NODEV, plan.tmp_options)
+    return box
+
+
+def remove_box(box: rootfs.Box) -> None:
+    umount(box.path, MNT_DETACH)
+    os.rmdir(box.path)
+
+
+def import_network() -> None:
+    """Here, so that every init that needs it finds it imported."""
+    import pyroute2  # noqa: F401
+
+
+def loopback(supervisor: socket.socket) -> None:
+    from pytest_nsbox.sandbox import network
+
+    try:
+        network.bring_up_loopback()
+    except OSError as error:
+        text = f'network="loopback": cannot set lo up: {error}'
+        channel.send(supervisor, {"error": text, "errno": error.errno})
+        os._exit(1)
+
+
+# ---------------------------------------------------------------------- staging
+
+
+def stage(*, rootless: bool) -> rootfs.Planner:
+    """Enter the staging area; a planner that knows the host's mounts as they were."""
+    if rootless:
+        enter_user_namespace()
+    else:
+        unshare(CLONE_NEWNS)
+    # Mounts of ours must not appear on the host, nor the host's come and go in a sandbox.
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    mounts = mountinfo.visible(mountinfo.read())
+    unusable = probe_mounts(mounts)
+    place = next(path for path in ("/tmp", "/run", "/mnt", "/var") if os.path.isdir(path))
+    names = {name: link_or_directory(name) for name in os.listdir("/")}
+    mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    os.mkdir(place + rootfs.HOST)
+    os.chdir(place)
+    try:
+        pivot_root(".", "." + rootfs.HOST)
+    except SyscallError:  # Docker's seccomp profile: see init.enter
+        umount(place)
+        mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+        os.mkdir(place + rootfs.HOST)
+        mount("/", place + rootfs.HOST, None, 0x1000 | MS_REC)
+        umount(place + rootfs.HOST + place)
+        os.chdir(place)
+        mount(".", "/", None, MS_MOVE)
+        os.chroot(".")
+    os.chdir("/")
+    for name, target in names.items():
+        os.symlink(target, f"/{name}")
+    os.mkdir(rootfs.BOXES)
+    rootfs.make_templates(rootless=rootless)
+    return rootfs.Planner(mounts, rootless=rootless, unusable=unusable)
+
+
+def link_or_directory(name: str) -> str:
+    """What a symlink in the staging area's root has to say to stand for the host's ``/name``."""
+    path = "/" + name
+    if os.path.islink(path) and not os.readlink(path).startswith("/"):
+        return os.readlink(path)
+    return rootfs.HOST[1:] + path
+
+
+def enter_user_namespace() -> None:
+    """A user namespace in which the caller is who it was, and has every capability."""
+    uid, gid = os.geteuid(), os.getegid()
+    unshare(CLONE_NEWUSER | CLONE_NEWNS)
+    # user_namespaces(7): without CAP_SETGID outside, setgroups must be denied before gid_map.
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        path = f"/proc/self/{name}"
+        try:
+            fd = os.open(path, os.O_WRONLY)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            if name != "setgroups":  # Linux < 3.19
+                raise
+        except OSError as error:
+            raise SyscallError(error.errno or 0, "write", f"{path}, {text!r}") from error
+
+
+def probe_mounts(mounts: list[mountinfo.Mount]) -> dict[str, str]:
+    """The mounts that must be left alone, and why: a dead server hangs whoever asks.
+
+    Each suspicious one is asked by a process of its own, all at once, for a second.
+    """
+    unusable: dict[str, str] = {}
+    asked: dict[int, str] = {}
+    for mounted in mounts:
+        if mounted.fstype == "autofs":
+            unusable[mounted.point] = "autofs mounts on demand, which a look would trigger"
+        elif mounted.fstype in rootfs.REMOTE or mounted.fstype.startswith("fuse"):
+            pid = os.fork()
+            if pid == 0:
+                status = 0
+                try:
+                    os.stat(mounted.point)
+                    os.statvfs(mounted.point)
+                except OSError as error:
+                    status = error.errno or 255
+                finally:
+                    os._exit(status)
+            asked[pid] = mounted.point
+    deadline = time.monotonic() + _PROBE_SECONDS
+    while asked:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            if code:
+                unusable[asked[pid]] = f"stat: {in_words(code)}"
+            del asked[pid]
+        elif time.monotonic() > deadline:
+            break
+        else:
+            time.sleep(0.005)
+    for pid, point in asked.items():
+        unusable[point] = f"it did not answer stat within {_PROBE_SECONDS:g} s"
+        os.kill(pid, signal.SIGKILL)
+    return unusable
+
+
+def main() -> None:
+    """Serve the client at the other end of the socket that is our standard input."""
+    requests = socket.socket(fileno=os.dup(0))
+    # Ordinary signals are the terminal's, and so pytest's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o022)
+    setup, fds = channel.receive(requests)
+    (controller,) = fds
+    sys.path += setup["sys_path"]  # for pyroute2
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    try:
+        supervisor = Supervisor(requests, controller, setup)
+    except OSError as error:
+        channel.send(requests, {"error": str(error), "errno": error.errno})
+        return
+    channel.send(requests, {"ready": os.getpid()})
+    try:
+        supervisor.serve()
+    except BrokenPipeError:
+        pass
