@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NoReturn, TextIO
 
 import pytest
@@ -28,6 +28,7 @@ from _pytest.runner import runtestprotocol
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, wire
 from pytest_nsbox.sandbox.client import Process, processes
+from pytest_nsbox.sandbox.terminal import foreground
 
 # By which the controller asks for the stacks of all threads before it kills a test that has timed
 # out. faulthandler's handler is C and needs no GIL; real-time signals are rarely anybody's.
@@ -59,6 +60,8 @@ class TestProcess:
         self.become_the_reporter()
         self.item._report_sections.clear()
         warnings.showwarning = self.showwarning
+        if self.config.option.capture == "no" and os.isatty(0):
+            self.take_terminal()
         try:
             runtestprotocol(self.item, log=True, nextitem=nextitem)
         except Exit as error:
@@ -118,7 +121,8 @@ class TestProcess:
         return (yield)
 
     def take_terminal(self) -> None:
-        """Become the terminal's foreground group: a debugger reads from it."""
+        """Become the terminal's foreground group, to read from it; the controller takes it back."""
+        self.send("terminal")
         foreground(os.getpgrp())
 
     def prepend_inherited(self) -> None:
@@ -210,12 +214,16 @@ def run(
     fd: int,
     stacks_fd: int | None,
     random_state: object,
+    *,
+    enter: Callable[[str], None],
+    cwd: str,
 ) -> NoReturn:
     """Be the test process of ``item``; ``fd`` leads home. Never returns, never raises."""
     global current
     status = 1
     try:
         gc.freeze()  # never collect here what the controller holds too
+        enter(cwd)
         adopt_python(item.config, options, random_state)
         if stacks_fd is not None:
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
@@ -300,18 +308,3 @@ def describe_leftovers(changes: list[list[str]], left: list[Process]) -> str:
             if len(lines) > _LISTED:
                 print(f"  … and {len(lines) - _LISTED} more", file=text)
     return text.getvalue().rstrip("\n")
-
-
-def foreground(group: int) -> None:
-    """Make ``group`` the foreground process group of the controlling terminal, if there is one."""
-    with contextlib.suppress(OSError):
-        fd = os.open("/dev/tty", os.O_RDWR)
-        try:
-            # A background process that does this is sent SIGTTOU, unless it blocks it: tcsetpgrp(3).
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-            try:
-                os.tcsetpgrp(fd, group)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        finally:
-            os.close(fd)

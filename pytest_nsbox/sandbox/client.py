@@ -209,23 +209,19 @@ class Sandbox:
         *namespaces, self._proc = fds
         self._namespaces = dict(zip(kinds, namespaces, strict=True))
 
-    def fork(self, cwd: str) -> int:
-        """fork(2) into the sandbox: 0 in the child, as PID 2, its pid as we see it in the parent.
+    def fork(self) -> int:
+        """fork(2) into the sandbox: 0 in the child, as PID 2; in the parent its pid as seen there.
 
         One fork as root: the caller enters the PID namespace for its children, forks, and goes back.
         Rootless the way back is barred (EPERM), so that a forked copy of the caller goes in, and
         forks a sibling of itself (``CLONE_PARENT``), which is thus our child.
 
-        The child may raise (OSError: its ``cwd`` is not to be reached, say); it must then report
-        that and exit.
+        The child must call ``enter`` next, and exit if that raises.
         """
         with warnings.catch_warnings():
             # 3.12+: fork() in a process with threads may deadlock. The user has been told.
             warnings.simplefilter("ignore", DeprecationWarning)
-            pid = self._fork_root() if self._client.privileged else self._fork_rootless()
-        if pid == 0:
-            self._enter(cwd)
-        return pid
+            return self._fork_root() if self._client.privileged else self._fork_rootless()
 
     def _fork_root(self) -> int:
         own = self._client.own_pid_namespace
@@ -237,8 +233,6 @@ class Sandbox:
         finally:
             if pid != 0:
                 setns(own, CLONE_NEWPID)
-        if pid == 0:
-            self._join()
         return pid
 
     def _fork_rootless(self) -> int:
@@ -275,8 +269,14 @@ class Sandbox:
             if kind in self._namespaces:
                 setns(self._namespaces[kind])
 
-    def _enter(self, cwd: str) -> None:
+    def enter(self, cwd: str) -> None:
+        """In the child that ``fork`` made: join the rest of the sandbox and give up privileges.
+
+        Raises OSError, also when ``cwd`` is not there.
+        """
         client = self._client
+        if client.privileged:
+            self._join()
         client.forget()
         self._close_fds()
         os.setpgid(0, 0)  # else kill(0, …) would reach pytest's own group, outside

@@ -361,7 +361,7 @@ class _Build:
         self.overlay("/", lower=skeleton)
         self._fill("/", skeleton)
         for path in SHARED_DIRECTORIES:
-            if os.path.realpath(path) == path and os.path.isdir(HOST + path):
+            if os.path.realpath(HOST + path) == HOST + path and os.path.isdir(HOST + path):
                 self.overlay(path)
 
     def _fill(self, directory: str, skeleton: str) -> None:

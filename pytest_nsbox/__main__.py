@@ -1,0 +1,7 @@
+"""``python -m pytest_nsbox``: the command ``nsbox``."""
+
+import sys
+
+from pytest_nsbox.cli import main
+
+sys.exit(main())

@@ -1,0 +1,190 @@
+"""The command ``nsbox``: ``doctor`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pytest_nsbox import __version__
+from pytest_nsbox.options import KEYS, OptionError, SandboxOptions, merge
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status."""
+    arguments = _parser().parse_args(argv)
+    if sys.platform != "linux":
+        print(f"nsbox: a sandbox needs Linux, this is {sys.platform}", file=sys.stderr)
+        return 1
+    return int(arguments.function(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nsbox", description="Sandboxes: can this machine make one, and run a command in one."
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-nsbox {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    doctor_ = commands.add_parser(
+        "doctor", help="try every step that a sandbox needs, and say what to do where one is refused"
+    )
+    doctor_.add_argument("--json", action="store_true", help="for machines")
+    doctor_.set_defaults(function=doctor)
+    run_ = commands.add_parser(
+        "run",
+        help="run a command in the sandbox that a test would get",
+        usage="nsbox run [options] -- CMD [ARG...]",
+        description="Exit status: CMD's; 128 + N if signal N ended it; 125 if there is no sandbox, "
+        "126 if CMD cannot be executed, 127 if it is not found.",
+    )
+    run_.add_argument("--network", help=KEYS["network"].help)
+    run_.add_argument("--tmp-size", metavar="SIZE", help=KEYS["tmp_size"].help)
+    run_.add_argument("--hostname", metavar="NAME", help=KEYS["hostname"].help)
+    run_.add_argument("--timeout", metavar="SECONDS", help=KEYS["timeout"].help)
+    for name, metavar in (("bind", "SRC[:DST][:ro]"), ("hide", "PATH"), ("env", "NAME=VALUE")):
+        run_.add_argument(
+            f"--{name}", metavar=metavar, action="append", help=f"{KEYS[name].help}; repeatable"
+        )
+    run_.add_argument("command", nargs="+", metavar="CMD")
+    run_.set_defaults(function=run, parser=run_)
+    return parser
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Print the outcome of every step; 0 only if a full sandbox works."""
+    from pytest_nsbox.sandbox import privileges, probe
+
+    outcomes = []
+    if not arguments.json:
+        how = "as root" if privileges.is_privileged() else "rootless"
+        print(f"pytest-nsbox {__version__}, Linux {os.uname().release}, {how}")
+    for outcome in probe.steps():
+        outcomes.append(outcome)
+        if arguments.json:
+            continue
+        if outcome.ok:
+            print(f"ok       {outcome.name}")
+            if outcome.detail:
+                print(f"         note: {outcome.detail}")
+        else:
+            print(f"REFUSED  {outcome.detail}")
+            print(f"         likely cause: {outcome.cause}")
+            print(f"         remedy: {outcome.remedy}")
+    works = all(outcome.ok for outcome in outcomes)
+    if arguments.json:
+        print(json.dumps({"works": works, "steps": [o._asdict() for o in outcomes]}, indent=1))
+    else:
+        print("A sandbox works here." if works else "No sandbox can be made here.")
+    return 0 if works else 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a command in a sandbox; its exit status, as a shell gives it."""
+    try:
+        options = _options(arguments)
+    except OptionError as error:
+        arguments.parser.error(str(error))
+    from pytest_nsbox.sandbox import probe
+    from pytest_nsbox.sandbox.client import Client, Kind, SandboxError
+
+    client = Client()
+    try:
+        sandbox = client.acquire(
+            Kind(
+                visible=tuple(_sources()),
+                tmp_size=options.tmp_size,
+                bind=tuple(
+                    (os.path.realpath(b.source), os.path.realpath(b.target), b.read_only)
+                    for b in options.bind
+                ),
+                hide=tuple(os.path.realpath(path) for path in options.hide),
+                network=options.network,
+                hostname=options.hostname,
+            )
+        )
+        for note in client.notes:
+            print(f"nsbox: {note}", file=sys.stderr)
+        cwd = os.getcwd()
+        pid = sandbox.fork()
+        if pid == 0:
+            _execute(sandbox.enter, cwd, arguments.command, options)
+        status = _wait(pid, options.timeout)
+        sandbox.close(wait=True)
+    except SandboxError as error:
+        print(f"nsbox: {probe.explain(error)}", file=sys.stderr)
+        return 125
+    finally:
+        client.stop()
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
+
+
+def _options(arguments: argparse.Namespace) -> SandboxOptions:
+    given = {
+        name: key.parse_ini(value)
+        for name, key in KEYS.items()
+        if (value := getattr(arguments, name, None)) is not None
+    }
+    return merge([given])
+
+
+def _sources() -> list[str]:
+    """What must be there although /tmp is private: where we are, and what runs us."""
+    cwd = os.path.realpath(os.getcwd())
+    return sorted({os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)} | {cwd} - {"/tmp"})
+
+
+def _execute(enter, cwd: str, command: list[str], options: SandboxOptions) -> NoReturn:  # type: ignore[no-untyped-def]
+    """In the forked process: become the command."""
+    from pytest_nsbox.sandbox.terminal import foreground
+
+    status = 125
+    try:
+        enter(cwd)
+        foreground(os.getpgrp())
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_DFL)
+        os.environ.update(options.env)
+        os.execvp(command[0], command)
+    except OSError as error:
+        found = not isinstance(error, FileNotFoundError)
+        print(f"nsbox: {command[0]}: {error.strerror}", file=sys.stderr)
+        status = 126 if found else 127
+    finally:
+        os._exit(status)
+
+
+def _wait(pid: int, timeout: float | None) -> int:
+    """Wait for the command, handing on what signals us; its wait status."""
+    import select
+
+    from pytest_nsbox.sandbox.terminal import foreground
+
+    pidfd = os.pidfd_open(pid)
+
+    def hand_on(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+    before = [(number, signal.signal(number, hand_on)) for number in numbers]
+    try:
+        if not select.select([pidfd], [], [], timeout)[0]:
+            print(f"nsbox: the command had not ended after {timeout:g} s; killed", file=sys.stderr)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return os.waitpid(pid, 0)[1]
+    finally:
+        foreground(os.getpgrp())
+        for number, handler in before:
+            signal.signal(number, handler)
+        os.close(pidfd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

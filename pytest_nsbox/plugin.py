@@ -1,0 +1,163 @@
+"""The plugin: options, marker, fixture and hooks. No engine; that is imported when a test wants it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from pytest_nsbox.options import KEYS, OptionError, SandboxOptions, from_ini, merge
+
+if TYPE_CHECKING:
+    from pytest_nsbox.inside import Sandbox
+    from pytest_nsbox.run.controller import Controller
+
+MODES = ("marked", "all", "off")
+UNAVAILABLE = ("error", "skip", "run")
+
+# What nsbox is to do in this run; only where the plugin is configured.
+settings_key = pytest.StashKey["Settings"]()
+# An item's options, or what is wrong with them.
+options_key = pytest.StashKey["SandboxOptions | OptionError | None"]()
+
+
+class Settings:
+    """What the command line and the ini-file say."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.mode = _choice(config, "nsbox", MODES, "marked")
+        fallback = "error" if sys.platform == "linux" else "skip"
+        self.unavailable = _choice(config, "nsbox_unavailable", UNAVAILABLE, fallback)
+        try:
+            self.defaults = from_ini(config.getini)
+        except OptionError as error:
+            raise pytest.UsageError(str(error)) from None
+        self.controller: Controller | None = None
+
+    def options(self, item: pytest.Item) -> SandboxOptions | OptionError | None:
+        """The item's options; None where it is to run bare."""
+        found = item.stash.get(options_key, "unknown")
+        if found == "unknown":
+            found = item.stash[options_key] = self._read_options(item)
+        return found  # type: ignore[return-value]
+
+    def _read_options(self, item: pytest.Item) -> SandboxOptions | OptionError | None:
+        markers = list(item.iter_markers("sandbox"))  # the closest first
+        asks = bool(markers) or "sandbox" in getattr(item, "fixturenames", ())
+        if self.mode == "off" or (self.mode == "marked" and not asks):
+            return None
+        try:
+            for marker in markers:
+                if marker.args:
+                    raise OptionError(
+                        f"the sandbox marker takes keywords only, not {marker.args[0]!r}; "
+                        f"allowed are {', '.join(KEYS)}"
+                    )
+            return merge([self.defaults, *(marker.kwargs for marker in reversed(markers))])
+        except OptionError as error:
+            return OptionError(f"{item.nodeid}: {error}")
+
+
+def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...], default: str) -> str:
+    """A setting of the command line, else of the ini-file."""
+    value = config.getoption(name) or config.getini(name) or default
+    if value not in allowed:
+        raise pytest.UsageError(f"{name} = {value!r} is not allowed; choose from {', '.join(allowed)}")
+    return str(value)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("nsbox", "sandboxes (pytest-nsbox)")
+    group.addoption(
+        "--nsbox",
+        choices=MODES,
+        help="Which tests run in a sandbox: those marked (default), all, or none",
+    )
+    group.addoption(
+        "--nsbox-unavailable",
+        choices=UNAVAILABLE,
+        help="Where the machine refuses a sandbox, its tests are an error (default on Linux), "
+        "are skipped (default elsewhere), or run without",
+    )
+    parser.addini("nsbox", "Default of --nsbox")
+    parser.addini("nsbox_unavailable", "Default of --nsbox-unavailable")
+    for key in KEYS.values():
+        parser.addini(f"nsbox_{key.name}", f"Default of sandbox({key.name}=...): {key.help}", key.ini_type)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    keys = ", ".join(f"{name}=..." for name in KEYS)
+    config.addinivalue_line("markers", f"sandbox({keys}): run the test in a sandbox of its own")
+    config.stash[settings_key] = Settings(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    settings = config.stash[settings_key]
+    if settings.mode == "marked" and not settings.defaults:
+        return None
+    defaults = merge([settings.defaults]).describe()
+    return f"nsbox: {settings.mode}" + (f", {defaults}" if defaults else "")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the supervisor while pytest prepares the first test, if there is one to sandbox."""
+    config = session.config
+    settings = config.stash[settings_key]
+    found = [settings.options(item) for item in session.items] if settings.mode != "off" else []
+    if config.option.collectonly:
+        errors = [str(options) for options in found if isinstance(options, OptionError)]
+        if errors:
+            raise pytest.UsageError(*errors)
+        return
+    many = sum(isinstance(options, SandboxOptions) for options in found)
+    if many and sys.platform == "linux":
+        from pytest_nsbox.run.controller import Controller
+
+        controller = settings.controller = Controller(config)
+        controller.remaining = many
+        config.add_cleanup(controller.stop)
+        controller.start()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Literal[True] | None:
+    # Not a wrapper: those of others (warnings, faulthandler, pytest-timeout) stay around us.
+    settings = item.config.stash[settings_key]
+    options = settings.options(item)
+    if not isinstance(options, SandboxOptions) or settings.controller is None:
+        return None
+    return settings.controller.protocol(item, nextitem, options, settings.unavailable)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    settings = item.config.stash[settings_key]
+    options = settings.options(item)
+    if isinstance(options, OptionError):
+        pytest.fail(str(options), pytrace=False)
+    if options is not None and sys.platform != "linux":
+        reason = f"a sandbox needs Linux, this is {sys.platform}"
+        if settings.unavailable == "skip":
+            pytest.skip(reason)
+        elif settings.unavailable == "error":
+            pytest.fail(reason, pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    controller = config.stash[settings_key].controller
+    notes = controller.notes() if controller else []
+    if notes:
+        terminalreporter.section("nsbox")
+        for note in notes:
+            terminalreporter.line(note)
+
+
+@pytest.fixture
+def sandbox(request: pytest.FixtureRequest) -> Generator[Sandbox, None, None]:
+    """The sandbox that the test runs in (and in which it is put by asking for this fixture)."""
+    from pytest_nsbox.inside import Sandbox
+
+    options = request.config.stash[settings_key].options(request.node)
+    yield Sandbox(options if isinstance(options, SandboxOptions) else SandboxOptions())
