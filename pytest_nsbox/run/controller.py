@@ -148,8 +148,8 @@ class ItemRun:
             # for it for ever, and pytest does so on every failure. The child starts its own.
             faulthandler.cancel_dump_traceback_later()
         ours, theirs = socket.socketpair()
-        stacks = os.memfd_create("nsbox-stacks") if self.options.timeout else None
-        state = random.getstate()
+        stacks = os.memfd_create("nsbox-stacks")
+        state, cwd = random.getstate(), os.getcwd()
         started = time.monotonic()
         pid = -1
         try:
@@ -158,7 +158,7 @@ class ItemRun:
                 ours.close()
                 child.run(
                     self.item, self.nextitem, self.options, theirs.detach(), stacks, state,
-                    enter=sandbox.enter, cwd=os.getcwd(),
+                    enter=sandbox.enter, cwd=cwd,
                 )  # fmt: skip
         finally:
             if pid == 0:
@@ -166,8 +166,7 @@ class ItemRun:
             theirs.close()
             if pid < 0:
                 ours.close()
-                if stacks is not None:
-                    os.close(stacks)
+                os.close(stacks)
         return Running(pid, ours, stacks, started)
 
     def finish(self, running: Running, sandbox: Sandbox) -> None:
@@ -195,8 +194,10 @@ class ItemRun:
                         self.receive(message, running, sandbox)
             raise
         finally:
-            stacks = running.stacks() if running.timed_out else ""
+            if running.timed_out:
+                running.ask_for_stacks()
             status, usage = running.end()
+            stacks = running.stacks()
         if running.timed_out:
             call = self.failed(verdict.timed_out(self.options.timeout or 0))
         elif call.excinfo is None and not self.has_ended:
@@ -269,7 +270,7 @@ class ItemRun:
             self.make_report(self.broad)
         report = self.make_report(call)
         if stacks:
-            report.sections.append(("stacks of all Python threads", stacks))
+            report.sections.append(("Python stacks", stacks))
         with contextlib.suppress(SandboxError, OSError):
             found = child.describe_leftovers(self.changes(sandbox), sandbox.processes())
             if found:
@@ -319,9 +320,7 @@ class ItemRun:
 class Running:
     """A test process and our end of its socket."""
 
-    def __init__(
-        self, pid: int, sock: socket.socket, stacks_fd: int | None, started: float
-    ) -> None:
+    def __init__(self, pid: int, sock: socket.socket, stacks_fd: int, started: float) -> None:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.socket = sock
@@ -369,10 +368,8 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGINT)
 
-    def stacks(self) -> str:
-        """Have faulthandler write the stacks of all threads, and read them."""
-        if self.stacks_fd is None:
-            return ""
+    def ask_for_stacks(self) -> None:
+        """Have faulthandler write the stacks of all threads, and give it the time to."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, child.STACKS_SIGNAL)
         size, deadline = -1, time.monotonic() + _STACKS_GRACE
@@ -382,7 +379,18 @@ class Running:
             if now == size > 0:
                 break
             size = now
-        return os.pread(self.stacks_fd, 1 << 20, 0).decode(errors="backslashreplace").rstrip()
+
+    def stacks(self) -> str:
+        """What faulthandler has written, for a crash too; each stack only down to our own frames."""
+        text = os.pread(self.stacks_fd, 1 << 20, 0).decode(errors="backslashreplace")
+        os.close(self.stacks_fd)
+        ours = f'  File "{os.path.dirname(os.path.abspath(__file__))}/'
+        lines, cut = [], False
+        for line in text.splitlines():
+            cut = line.startswith("  ") and (cut or line.startswith(ours))
+            if not cut:
+                lines.append(line)
+        return "\n".join(lines).strip()
 
     def end(self) -> tuple[int, resource.struct_rusage]:
         """Make sure that it is gone, whatever happened to us: its wait status and what it used."""
@@ -393,8 +401,6 @@ class Running:
             foreground(os.getpgrp())
         os.close(self.pidfd)
         self.socket.close()
-        if self.stacks_fd is not None:
-            os.close(self.stacks_fd)
         return status, usage
 
 

@@ -212,7 +212,7 @@ def run(
     nextitem: pytest.Item | None,
     options: SandboxOptions,
     fd: int,
-    stacks_fd: int | None,
+    stacks_fd: int,
     random_state: object,
     *,
     enter: Callable[[str], None],
@@ -225,8 +225,10 @@ def run(
         gc.freeze()  # never collect here what the controller holds too
         enter(cwd)
         adopt_python(item.config, options, random_state)
-        if stacks_fd is not None:
+        if options.timeout:
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
+        if faulthandler.is_enabled():
+            faulthandler.enable(stacks_fd)  # a crash goes into its report, not on the terminal
         current = TestProcess(item, options, fd)
         current.run(nextitem)
         status = 0
