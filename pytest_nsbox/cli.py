@@ -131,7 +131,7 @@ def _options(arguments: argparse.Namespace) -> SandboxOptions:
         for name, key in KEYS.items()
         if (value := getattr(arguments, name, None)) is not None
     }
-    return merge([given])
+    return merge(given, [])
 
 
 def _sources() -> list[str]:

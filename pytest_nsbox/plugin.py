@@ -55,7 +55,7 @@ class Settings:
                         f"the sandbox marker takes keywords only, not {marker.args[0]!r}; "
                         f"allowed are {', '.join(KEYS)}"
                     )
-            return merge([self.defaults, *(marker.kwargs for marker in reversed(markers))])
+            return merge(self.defaults, [marker.kwargs for marker in reversed(markers)])
         except OptionError as error:
             return OptionError(f"{item.nodeid}: {error}")
 
@@ -97,7 +97,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     settings = config.stash[settings_key]
     if settings.mode == "marked" and not settings.defaults:
         return None
-    defaults = merge([settings.defaults]).describe()
+    defaults = merge(settings.defaults, []).describe()
     return f"nsbox: {settings.mode}" + (f", {defaults}" if defaults else "")
 
 
