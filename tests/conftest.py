@@ -1,0 +1,50 @@
+"""What the suites share: a pytest of one's own to run, as root and rootless."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+_CAP_SYS_ADMIN = 21
+# Root without its capabilities: what is left lets uid 0 map itself (CAP_SETFCAP, Linux 5.12).
+_DROP = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"]
+_SECONDS = 90.0
+
+
+def _may_administer() -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        effective = next(line for line in file if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+
+
+@pytest.fixture(params=["root", "rootless"])
+def privilege(request: pytest.FixtureRequest) -> list[str]:
+    """What to put before a command, so that it runs with the privilege."""
+    if not _may_administer():
+        if request.param == "root":
+            pytest.skip("to be root takes CAP_SYS_ADMIN, which this suite has not been given")
+        return []
+    if request.param == "root":
+        return []
+    if shutil.which(_DROP[0]) is None:
+        pytest.skip("to drop root's capabilities takes setpriv (util-linux)")
+    return _DROP
+
+
+@pytest.fixture
+def run_pytest(
+    pytester: pytest.Pytester, privilege: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pytest.RunResult]:
+    """Run pytest in pytester's directory, with the privilege; the plugin is there by itself."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def run(*args: str) -> pytest.RunResult:
+        command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
+        return pytester.run(*command, timeout=_SECONDS)
+
+    return run

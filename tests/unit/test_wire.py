@@ -1,0 +1,184 @@
+"""The framing between a test process and its controller: what arrives, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_nsbox.run import wire
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The writer's end, and the reader's, which does not block."""
+    writing, reading = socket.socketpair()
+    reading.setblocking(False)
+    with writing, reading:
+        yield writing, reading
+
+
+Ends = tuple[socket.socket, socket.socket]
+
+
+def read_all(ends: Ends) -> list[wire.Message]:
+    """What the reader makes of all that was written."""
+    writing, reading = ends
+    writing.shutdown(socket.SHUT_WR)
+    return list(wire.Reader(reading.fileno()).read())
+
+
+def test_a_message_arrives_as_it_was_sent(ends: Ends) -> None:
+    message = {"type": "report", "data": {"number": 1, "none": None, "list": [1.5, "ä\n\0"]}}
+    wire.write(ends[0].fileno(), wire.encode(message))
+    assert read_all(ends) == [message]
+
+
+def test_messages_arrive_in_their_order(ends: Ends) -> None:
+    for number in range(20):
+        wire.write(ends[0].fileno(), wire.encode({"type": "n", "number": number}))
+    assert [message["number"] for message in read_all(ends)] == list(range(20))
+
+
+def test_a_lone_surrogate_survives(ends: Ends) -> None:
+    wire.write(ends[0].fileno(), wire.encode({"type": "\udcff"}))
+    assert read_all(ends) == [{"type": "\udcff"}]
+
+
+def test_a_message_in_pieces_arrives_once_it_is_whole(ends: Ends) -> None:
+    writing, reading = ends
+    reader = wire.Reader(reading.fileno())
+    *first, last = wire.encode({"type": "end"})
+    for byte in first:
+        writing.send(bytes([byte]))
+        assert list(reader.read()) == []
+    writing.send(bytes([last]))
+    assert list(reader.read()) == [{"type": "end"}]
+
+
+def test_a_message_larger_than_any_buffer_arrives_whole(ends: Ends) -> None:
+    message = {"type": "report", "text": "x" * (8 << 20)}
+    writing, reading = ends
+    reading.setblocking(True)
+
+    def write() -> None:
+        wire.write(writing.fileno(), wire.encode(message))
+        writing.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert list(wire.Reader(reading.fileno()).read()) == [message]
+    finally:
+        thread.join()
+
+
+def test_a_value_that_json_has_no_word_for_arrives_as_its_repr(ends: Ends) -> None:
+    wire.write(ends[0].fileno(), wire.encode({"type": "report", "value": {1, 2}}))
+    assert read_all(ends) == [{"type": "report", "value": "{1, 2}"}]
+
+
+def test_who_sends_may_choose_what_stands_in_for_a_foreign_value() -> None:
+    seen: list[object] = []
+
+    def stand_in(value: object) -> str:
+        seen.append(value)
+        return "stand-in"
+
+    frame = wire.encode({"type": "report", "value": 1j}, stand_in)
+    assert json.loads(frame[8:])["value"] == "stand-in"
+    assert seen == [1j]
+
+
+def test_nothing_to_read_is_not_the_end(ends: Ends) -> None:
+    reader = wire.Reader(ends[1].fileno())
+    assert list(reader.read()) == []
+    assert not reader.at_end
+
+
+def test_a_closed_writer_is_the_end(ends: Ends) -> None:
+    ends[0].close()
+    reader = wire.Reader(ends[1].fileno())
+    assert list(reader.read()) == []
+    assert reader.at_end
+
+
+def test_a_writer_that_died_with_data_unread_is_the_end(ends: Ends) -> None:
+    writing, reading = ends
+    reading.send(b"never read")
+    writing.close()  # makes the next read fail with ECONNRESET
+    reader = wire.Reader(reading.fileno())
+    assert list(reader.read()) == []
+    assert reader.at_end
+
+
+def test_half_a_message_before_the_end_is_no_message(ends: Ends) -> None:
+    writing, _ = ends
+    writing.send(wire.encode({"type": "end"})[:-1])
+    assert read_all(ends) == []
+
+
+def frame(payload: bytes, magic: bytes = b"nsbx") -> bytes:
+    return struct.pack("!4sI", magic, len(payload)) + payload
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"\0" * 40,
+        frame(b'{"type": "end"}', magic=b"nsbX"),
+        struct.pack("!4sI", b"nsbx", (1 << 30) + 1),
+        frame(b""),
+        frame(b"not JSON"),
+        frame(b"\xff\xfe\xfd"),
+        frame(b"[]"),
+        frame(b"{}"),
+        frame(b'{"type": 1}'),
+        frame(b'"type"'),
+    ],
+    ids=[
+        "other protocol",
+        "zeros",
+        "bad magic",
+        "too long",
+        "empty",
+        "no JSON",
+        "no UTF-8",
+        "a list",
+        "no type",
+        "type is a number",
+        "a string",
+    ],
+)
+def test_garbage_is_refused_and_shown(ends: Ends, garbage: bytes) -> None:
+    ends[0].send(garbage)
+    with pytest.raises(wire.Garbled, match=r"^not a message: b"):
+        read_all(ends)
+
+
+def test_what_came_before_the_garbage_still_counts(ends: Ends) -> None:
+    writing, reading = ends
+    writing.send(wire.encode({"type": "end"}) + b"garbage, garbage")
+    messages = wire.Reader(reading.fileno()).read()
+    assert next(messages) == {"type": "end"}
+    with pytest.raises(wire.Garbled):
+        next(messages)
+
+
+def test_a_test_that_replaces_os_write_still_gets_its_report_home(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise OSError("mocked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", broken)
+        patch.setattr(json, "dumps", broken)
+        wire.write(ends[0].fileno(), wire.encode({"type": "end"}))
+    assert read_all(ends) == [{"type": "end"}]
