@@ -195,7 +195,8 @@ def mount_setattr(path: str, attr_set: int, *, fd: int = AT_FDCWD, recursive: bo
 
 def prctl(option: int, argument: int = 0) -> int:
     """prctl(2) with one integer argument; the result."""
-    return _check(_libc.prctl(option, argument, 0, 0, 0), "prctl", str(option))
+    result: int = _libc.prctl(option, argument, 0, 0, 0)
+    return result if result >= 0 else _check(result, "prctl", str(option))
 
 
 def tid_address() -> int:

@@ -262,8 +262,8 @@ class Planner:
         self.mounts = sorted(mounts, key=lambda mount: mount.point.count("/"))
         self.rootless = rootless
         self.unusable = unusable  # mount point -> why it is not to be touched
-        self.options = "index=off,metacopy=off"
-        self.options += ",userxattr" if rootless else ",volatile"
+        self.options = "index=off,metacopy=off,xino=on"
+        self.options += ",userxattr" if rootless else ",redirect_dir=on,volatile"
         self._skeletons = 0
 
     def plan(self, request: Request) -> Plan:

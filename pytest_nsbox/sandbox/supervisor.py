@@ -39,7 +39,7 @@ from pytest_nsbox.kernel.syscalls import (
     umount,
     unshare,
 )
-from pytest_nsbox.sandbox import carry, changes, channel, init, rootfs
+from pytest_nsbox.sandbox import carry, changes, channel, init, privileges, rootfs
 
 _BUILD_SECONDS = 30  # a mount that hangs for so long will hang for ever
 _PROBE_SECONDS = 1.0  # for all suspicious mounts together
@@ -66,6 +66,7 @@ class Supervisor:
         self.controller = controller  # pidfd
         self.rootless: bool = setup["rootless"]
         self.keep_capabilities: int = setup["keep_capabilities"]
+        self.last_capability = privileges.last_capability()
         self.planner = stage(rootless=self.rootless)
         self.plans: dict[str, rootfs.Plan] = {}
         self.stock: dict[str, deque[Ready]] = {}
@@ -195,6 +196,7 @@ class Supervisor:
                         box,
                         hostname,
                         self.keep_capabilities,
+                        self.last_capability,
                         own_network=own_network,
                         rootless=self.rootless,
                     )
