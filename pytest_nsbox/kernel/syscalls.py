@@ -199,6 +199,14 @@ def prctl(option: int, argument: int = 0) -> int:
     return result if result >= 0 else _check(result, "prctl", str(option))
 
 
+def drop_bounding(capabilities: tuple[int, ...]) -> None:
+    """prctl(PR_CAPBSET_DROP) for each; on the path of every test, hence no call between the calls."""
+    call, errors = _libc.prctl, 0
+    for capability in capabilities:
+        errors |= call(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _check(errors, "prctl", "PR_CAPBSET_DROP")
+
+
 def tid_address() -> int:
     """prctl(PR_GET_TID_ADDRESS): where the C library keeps this thread's id."""
     address = ctypes.c_void_p()

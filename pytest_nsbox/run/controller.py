@@ -417,6 +417,7 @@ class Controller:
 
     def start(self) -> None:
         """Let the supervisor start, while pytest does something else."""
+        self.config.pluginmanager.register(child.Relay(), "nsbox-relay")
         self.client.start()
 
     def stop(self) -> None:
@@ -476,15 +477,19 @@ class Controller:
             return
         basetemp = basetemp_of(self.config)
         try:
-            run.finish(run.start(sandbox), sandbox)
+            running = run.start(sandbox)
+            if self.remaining > 0:
+                self.client.prefetch(self.kind(run.options), ahead=min(self.remaining, 2))
+            run.finish(running, sandbox)
         finally:
+            carry = [(basetemp, False)] if basetemp else []
             with contextlib.suppress(SandboxError):
-                sandbox.close([(basetemp, False)] if basetemp else [])
+                # The next tmp_path is numbered after this one.
+                sandbox.close(carry, wait=uses_basetemp(run.item))
 
     def prepare_basetemp(self, item: pytest.Item) -> None:
         """Have basetemp made by us, for a test process would number a private one."""
-        wanted = {"tmp_path", "tmpdir", "tmp_path_factory", "tmpdir_factory", "pytester", "testdir"}
-        if wanted.intersection(getattr(item, "fixturenames", ())):
+        if uses_basetemp(item):
             factory = getattr(self.config, "_tmp_path_factory", None)
             if factory is not None:
                 with contextlib.suppress(Exception):  # tmp_path itself will say it better
@@ -532,6 +537,12 @@ class Controller:
         if found is None:
             found = self._real[path] = os.path.realpath(path)
         return found
+
+
+def uses_basetemp(item: pytest.Item) -> bool:
+    """Whether the item may make a directory there."""
+    wanted = {"tmp_path", "tmpdir", "tmp_path_factory", "tmpdir_factory", "pytester", "testdir"}
+    return not wanted.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def explain(error: SandboxError) -> str:

@@ -34,12 +34,39 @@ from pytest_nsbox.sandbox.terminal import foreground
 # out. faulthandler's handler is C and needs no GIL; real-time signals are rarely anybody's.
 STACKS_SIGNAL = signal.SIGRTMAX - 1
 
+
+
+class Relay:
+    """The plugin through which a test process hears of reports; deaf in the controller.
+
+    Registered there, once, since that costs a millisecond.
+    """
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            if current is not None:
+                current.prepend_inherited()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if current is not None:
+            current.relay(report)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_enter_pdb(self) -> Generator[None, object, object]:
+        if current is not None:
+            current.take_terminal()
+        return (yield)
+
+
 #: The test process that this is, if it is one: what the ``sandbox`` fixture asks.
 current: TestProcess | None = None
 
 
 class TestProcess:
-    """One item in one sandbox, and the plugin that sends home what its hooks are told."""
+    """One item in one sandbox."""
 
     __test__ = False
 
@@ -82,26 +109,21 @@ class TestProcess:
         """
         hook = self.config.hook
         for caller in (hook.pytest_runtest_logreport, hook.pytest_warning_recorded):
-            for implementation in list(caller.get_hookimpls()):
-                if implementation.plugin is not self.item.session:
-                    caller._remove_plugin(implementation.plugin)
-        self.config.pluginmanager.register(self, "nsbox-test-process")
+            # unregister() would look at every hook there is: 1 ms.
+            caller._hookimpls[:] = [
+                implementation
+                for implementation in caller.get_hookimpls()
+                if implementation.plugin is self.item.session
+                or isinstance(implementation.plugin, Relay)
+            ]
 
     def finish(self) -> None:
         """Tear down what an Exit or an interrupt has left set up."""
         with contextlib.suppress(BaseException):
             self.item.session._setupstate.teardown_exact(None)
 
-    # ------------------------------------------------------------------ hooks
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        finally:
-            self.prepend_inherited()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    def relay(self, report: pytest.TestReport) -> None:
+        """Send a report home."""
         if os.getpid() != self.pid:
             return  # a child that the test forked, and that has come back: one verdict, ours
         config = self.config
@@ -114,11 +136,6 @@ class TestProcess:
                 report.sections.append(("sandbox", found))
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
         self.send("report", data=data)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_enter_pdb(self) -> Generator[None, object, object]:
-        self.take_terminal()
-        return (yield)
 
     def take_terminal(self) -> None:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""

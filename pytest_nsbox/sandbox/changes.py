@@ -1,21 +1,46 @@
-"""What an upper layer holds that its lower does not."""
+"""What an upper layer holds that its lower does not, and how overlayfs writes it down there."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+Kind = Literal["added", "modified", "deleted"]
+
+# Root's overlays keep their marks in trusted xattrs, a user namespace's (userxattr) in user ones.
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
-_LEFT_OUT = {"__pycache__"}
+
+# Python writes these wherever it imports from: they would drown what the test itself did.
+_LEFT_OUT = frozenset({"__pycache__"})
 
 
 class Change(NamedTuple):
-    """A path as the sandbox has it, and what happened to it: "added", "modified" or "deleted"."""
+    """A path as the sandbox has it, and what happened to it."""
 
     path: str
-    kind: str
+    kind: Kind
+
+
+def changes(upper: str, lower: str, mountpoint: str) -> Iterator[Change]:
+    """Compare an upper directory with its lower one; paths are below ``mountpoint``.
+
+    Depth first, by name.  What is deleted or renamed as a whole (redirect_dir) is one change, not
+    one for everything in it.  The sandbox may be alive: what vanishes meanwhile, is not to be read,
+    or lies deeper than a path can say (PATH_MAX) is passed over.
+    """
+    below = mountpoint.rstrip("/")
+    top = _lstat(upper)
+    pending = [] if top is None else [_Found("", None, top, merged=True)]
+    while pending:  # no recursion: a test may nest directories deeper than Python's stack
+        found = pending.pop()
+        if found.kind is not None:
+            yield Change(below + found.path, found.kind)
+        if found.directory is not None:
+            entries = _entries(upper, lower, found, found.directory)
+            pending += sorted(entries, key=lambda entry: entry.path, reverse=True)
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -25,59 +50,109 @@ def is_whiteout(status: os.stat_result) -> bool:
 
 def is_opaque(path: str) -> bool:
     """Whether nothing of the lower shines through this directory of an upper layer."""
-    for name in _OPAQUE:
-        try:
-            if os.getxattr(path, name, follow_symlinks=False) == b"y":
-                return True
-        except OSError:
-            continue
-    return False
+    return any(_getxattr(path, name) == b"y" for name in _OPAQUE)
 
 
-def changes(upper: str, lower: str, mountpoint: str) -> Iterator[Change]:
-    """Compare an upper directory with its lower one; paths are below ``mountpoint``.
+def is_redirect(path: str) -> bool:
+    """Whether this directory of an upper layer shows a lower one of another place: it was renamed.
 
-    The sandbox may be alive: what vanishes meanwhile, or is not to be read, is passed over.  Nothing
-    in the upper layer is followed, for symlinks there are the test's.
+    See "redirect_dir" in Documentation/filesystems/overlayfs.rst; userxattr excludes it.
     """
-    pending = [("", True)]  # relative path, whether the lower has that directory
-    while pending:
-        here, has_lower = pending.pop()
-        directory = upper + here
-        for entry in _entries(directory):
-            path = f"{here}/{entry.name}"
-            shown = mountpoint.rstrip("/") + path
+    return _getxattr(path, "trusted.overlay.redirect") is not None
+
+
+def open_seen(path: str, seen: os.stat_result, flags: int = 0) -> int:
+    """Open for reading what lstat saw at a path of an upper layer, and nothing else.
+
+    The test owns every name there: O_NOFOLLOW guards the last one, and that it is still the same
+    inode guards the ones before, which may be symlinks out of the layer by now.
+    """
+    # O_NONBLOCK: to open a fifo waits for who writes into it.
+    flags |= os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags)
+    if not os.path.samestat(os.fstat(fd), seen):
+        os.close(fd)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+    return fd
+
+
+class _Found(NamedTuple):
+    path: str  # below the top, with a slash before it
+    kind: Kind | None
+    directory: os.stat_result | None = None  # of the upper's, still to be looked into
+    merged: bool = False  # the lower has a directory of that path, too
+
+
+def _entries(
+    upper: str, lower: str, inside: _Found, directory: os.stat_result
+) -> Iterator[_Found]:
+    try:
+        fd = open_seen(upper + inside.path, directory, os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        names = set(os.listdir(fd)) - _LEFT_OUT
+        for name in names:
+            path = f"{inside.path}/{name}"
+            before = _lstat(lower + path) if inside.merged else None
             try:
-                status = entry.stat(follow_symlinks=False)
+                after = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                kind = _compare(lower + path, before, upper + path, after)
             except OSError:
                 continue
-            before = _lstat(lower + path) if has_lower else None
-            if is_whiteout(status):
-                if before is not None:
-                    yield Change(shown, "deleted")
-            elif stat.S_ISDIR(status.st_mode):
-                was_directory = before is not None and stat.S_ISDIR(before.st_mode)
-                if before is None:
-                    yield Change(shown, "added")
-                elif not was_directory or _attributes(before) != _attributes(status):
-                    yield Change(shown, "modified")
-                pending.append((path, was_directory))
-            elif before is None:
-                yield Change(shown, "added")
-            elif _differs(lower + path, before, upper + path, status):
-                yield Change(shown, "modified")
-        if has_lower and here and is_opaque(directory):
-            for entry in _entries(lower + here):
-                if not os.path.lexists(f"{directory}/{entry.name}"):
-                    yield Change(f"{mountpoint.rstrip('/')}{here}/{entry.name}", "deleted")
-
-
-def _entries(directory: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            return sorted((e for e in entries if e.name not in _LEFT_OUT), key=lambda e: e.name)
+            if stat.S_ISDIR(after.st_mode):
+                merged = before is not None and stat.S_ISDIR(before.st_mode)
+                yield _Found(path, kind, after, merged)
+            elif kind is not None:
+                yield _Found(path, kind)
     except OSError:
-        return []
+        return
+    finally:
+        os.close(fd)
+    if inside.merged and is_opaque(upper + inside.path):
+        try:
+            hidden = set(os.listdir(lower + inside.path)) - names - _LEFT_OUT
+        except OSError:
+            return
+        yield from (_Found(f"{inside.path}/{name}", "deleted") for name in hidden)
+
+
+def _compare(
+    lower: str, before: os.stat_result | None, upper: str, after: os.stat_result
+) -> Kind | None:
+    if is_whiteout(after):
+        return None if before is None else "deleted"
+    if before is None:
+        return "added"
+    return "modified" if _differs(lower, before, upper, after) else None
+
+
+def _differs(lower: str, before: os.stat_result, upper: str, after: os.stat_result) -> bool:
+    """Whether an entry is another than it was: only to open it for writing copies it up, too."""
+    if (before.st_mode, before.st_uid, before.st_gid) != (after.st_mode, after.st_uid, after.st_gid):
+        return True
+    if stat.S_ISDIR(after.st_mode):  # its size and times say only that something in it changed
+        return False
+    if (before.st_size, before.st_mtime_ns, before.st_rdev) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_rdev,
+    ):
+        return True
+    if stat.S_ISLNK(after.st_mode):
+        return os.readlink(lower) != os.readlink(upper)
+    return stat.S_ISREG(after.st_mode) and not _same_content(lower, before, upper, after)
+
+
+def _same_content(
+    lower: str, before: os.stat_result, upper: str, after: os.stat_result
+) -> bool:
+    with open(open_seen(lower, before), "rb") as one:
+        with open(open_seen(upper, after), "rb") as other:
+            while (chunk := one.read(1 << 20)) == other.read(1 << 20):
+                if not chunk:
+                    return True
+    return False
 
 
 def _lstat(path: str) -> os.stat_result | None:
@@ -87,30 +162,8 @@ def _lstat(path: str) -> os.stat_result | None:
         return None
 
 
-def _attributes(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_mode, status.st_uid, status.st_gid
-
-
-def _differs(lower: str, before: os.stat_result, upper: str, after: os.stat_result) -> bool:
-    """Whether a copied-up file is another than it was; opening it for writing copies it up, too."""
-    if _attributes(before) != _attributes(after) or before.st_size != after.st_size:
-        return True
-    if before.st_mtime_ns != after.st_mtime_ns:
-        return True
-    if stat.S_ISLNK(after.st_mode):
-        return os.readlink(lower) != os.readlink(upper)
-    return stat.S_ISREG(after.st_mode) and not _same_content(lower, upper)
-
-
-def _same_content(one: str, other: str) -> bool:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+def _getxattr(path: str, name: str) -> bytes | None:
     try:
-        with open(os.open(one, flags), "rb") as a, open(os.open(other, flags), "rb") as b:
-            while True:
-                chunk = a.read(1 << 20)
-                if chunk != b.read(1 << 20):
-                    return False
-                if not chunk:
-                    return True
+        return os.getxattr(path, name, follow_symlinks=False)
     except OSError:
-        return False
+        return None

@@ -67,15 +67,17 @@ class Client:
 
     def __init__(self) -> None:
         self.privileged = privileges.is_privileged()
-        self.last_capability = privileges.last_capability()
         # What a test process keeps; the same for init, in whom a test would find no more than that.
         self.keep_capabilities = (
             privileges.effective() & privileges.CONTAINER_ROOT_MASK if self.privileged else 0
         )
+        self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._complaints: int | None = None  # a memfd: the supervisor's standard error
         self._is_ready = False
+        self._asked_for: Kind | None = None
+        self._prefetched: tuple[Kind, Sandbox] | None = None
         self.own_pid_namespace: int | None = None
         self.notes: dict[str, None] = {}  # what sandboxes leave out, in the order heard of
 
@@ -116,20 +118,51 @@ class Client:
 
         Raises SandboxError.
         """
+        if self._asked_for is not None:
+            self._collect()
+        if self._prefetched is not None:
+            (found, sandbox), self._prefetched = self._prefetched, None
+            if found == kind:
+                return sandbox
+            sandbox.close()
+        self._ask_for(kind, ahead)
+        return self._receive_sandbox()
+
+    def prefetch(self, kind: Kind, *, ahead: int) -> None:
+        """Ask for the sandbox that the next ``acquire`` will probably want, and do not wait."""
+        if self._asked_for is None and self._prefetched is None:
+            self._ask_for(kind, ahead)
+            self._asked_for = kind
+
+    def _ask_for(self, kind: Kind, ahead: int) -> None:
         self.start()
         if not self._is_ready:
             self._answer()
             self._is_ready = True
         self._send({"request": "acquire", "kind": json.dumps(kind._asdict()), "ahead": ahead})
+
+    def _collect(self) -> None:
+        """Take in the answer to a prefetch, which comes before any other."""
+        kind, self._asked_for = self._asked_for, None
+        if kind is not None:
+            try:
+                self._prefetched = kind, self._receive_sandbox()
+            except Refused:
+                pass  # whoever acquires one will be told
+
+    def _receive_sandbox(self) -> Sandbox:
         answer, fds = self._answer()
         self.notes.update(dict.fromkeys(answer["notes"]))
         return Sandbox(self, answer["sandbox"], answer["kinds"], fds)
 
     def changes(self, number: int, left_out: Sequence[str]) -> list[Change]:
+        self._collect()
         self._send({"request": "changes", "sandbox": number, "except": list(left_out)})
         return [Change(*change) for change in self._answer()[0]["changes"]]
 
     def close(self, number: int, carry: Iterable[tuple[str, bool]], *, wait: bool) -> list[str]:
+        if wait:
+            self._collect()
         self._send(
             {"request": "close", "sandbox": number, "carry": list(carry), "answer": wait}
         )
@@ -137,6 +170,7 @@ class Client:
 
     def stop(self) -> None:
         """End the supervisor, and with it every sandbox; harmless when there is none."""
+        self._drop_prefetched()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -154,6 +188,7 @@ class Client:
 
     def forget(self) -> None:
         """In a forked child: close what only the parent may use."""
+        self._drop_prefetched()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -164,6 +199,12 @@ class Client:
             if fd is not None:
                 os.close(fd)
         self._complaints = self.own_pid_namespace = None
+
+    def _drop_prefetched(self) -> None:
+        self._asked_for = None
+        if self._prefetched is not None:
+            self._prefetched[1].close_fds()
+            self._prefetched = None
 
     def _send(self, message: channel.Message, fds: Sequence[int] = ()) -> None:
         if self._socket is None:
@@ -278,9 +319,9 @@ class Sandbox:
         if client.privileged:
             self._join()
         client.forget()
-        self._close_fds()
+        self.close_fds()
         os.setpgid(0, 0)  # else kill(0, …) would reach pytest's own group, outside
-        privileges.drop(client.keep_capabilities, client.last_capability)
+        privileges.drop(client.keep_capabilities, client.other_capabilities)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # cleared by every change of credentials
         os.chdir(cwd)
 
@@ -299,10 +340,10 @@ class Sandbox:
         directory (False).  With ``wait``, returns when that is done, and what could not be copied.
         The caller must have reaped its test process, or do so soon.
         """
-        self._close_fds()
+        self.close_fds()
         return self._client.close(self.number, carry, wait=wait)
 
-    def _close_fds(self) -> None:
+    def close_fds(self) -> None:
         for fd in (*self._namespaces.values(), self._proc):
             with contextlib.suppress(OSError):
                 os.close(fd)

@@ -29,7 +29,7 @@ def run(
     box: rootfs.Box,
     hostname: str | None,
     keep_capabilities: int,
-    last_capability: int,
+    other_capabilities: tuple[int, ...],
     *,
     own_network: bool,
     rootless: bool,
@@ -64,7 +64,7 @@ def run(
         for fd in fds:
             os.close(fd)
         prctl(PR_SET_NAME, _name(b"nsbox-init"))
-        privileges.drop(keep_capabilities, last_capability)
+        privileges.drop(keep_capabilities, other_capabilities)
         supervisor.recv(1)  # end of file: the sandbox is to end
         status = 0
     finally:

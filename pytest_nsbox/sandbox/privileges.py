@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_nsbox.kernel.syscalls import (
-    PR_CAPBSET_DROP,
-    PR_SET_DUMPABLE,
-    capset,
-    prctl,
-)
+from pytest_nsbox.kernel.syscalls import PR_SET_DUMPABLE, capset, drop_bounding, prctl
 
 # linux/capability.h
 CAP_SYS_ADMIN = 21
@@ -54,21 +49,20 @@ def is_privileged() -> bool:
     return bool(effective() >> CAP_SYS_ADMIN & 1)
 
 
-def last_capability() -> int:
-    """The highest capability that this kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        return int(file.read())
+def all_but(keep: int) -> tuple[int, ...]:
+    """The capabilities of this kernel that are not in the mask ``keep``."""
+    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+        last = int(file.read())
+    return tuple(bit for bit in range(last + 1) if not keep >> bit & 1)
 
 
-def drop(keep: int, last: int) -> None:
-    """Keep only the capabilities of the mask ``keep``, for good; ``last`` as last_capability() says.
+def drop(keep: int, others: tuple[int, ...]) -> None:
+    """Keep only the capabilities of the mask ``keep``, for good; ``others`` is ``all_but(keep)``.
 
     ``keep`` must not name one that the caller does not have.  The bounding set bounds what the
     uid 0 gets back from execve(2).
     """
-    for capability in range(last + 1):
-        if not keep >> capability & 1:
-            prctl(PR_CAPBSET_DROP, capability)
+    drop_bounding(others)
     capset(keep, keep, 0)
     # Joining a user namespace made us undumpable, and /proc/self root's: PR_SET_DUMPABLE, prctl(2).
     prctl(PR_SET_DUMPABLE, 1)

@@ -66,7 +66,7 @@ class Supervisor:
         self.controller = controller  # pidfd
         self.rootless: bool = setup["rootless"]
         self.keep_capabilities: int = setup["keep_capabilities"]
-        self.last_capability = privileges.last_capability()
+        self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self.planner = stage(rootless=self.rootless)
         self.plans: dict[str, rootfs.Plan] = {}
         self.stock: dict[str, deque[Ready]] = {}
@@ -196,7 +196,7 @@ class Supervisor:
                         box,
                         hostname,
                         self.keep_capabilities,
-                        self.last_capability,
+                        self.other_capabilities,
                         own_network=own_network,
                         rootless=self.rootless,
                     )
