@@ -31,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pytest-nsbox {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctor_ = commands.add_parser(
-        "doctor", help="try every step that a sandbox needs, and say what to do where one is refused"
+        "doctor",
+        help="try every step that a sandbox needs, and say what to do where one is refused",
     )
     doctor_.add_argument("--json", action="store_true", help="for machines")
     doctor_.set_defaults(function=doctor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import test_process
+from pytest_nsbox.run.test_process import TestProcess
 from pytest_nsbox.sandbox.changes import Change
 from pytest_nsbox.sandbox.client import Process, SandboxError
 
@@ -29,9 +31,7 @@ class Sandbox:
         """
         return self._test_process().processes()
 
-    def _test_process(self):  # type: ignore[no-untyped-def]
-        from pytest_nsbox.run import test_process
-
+    def _test_process(self) -> TestProcess:
         if test_process.current is None:
             raise SandboxError(
                 "this test runs bare, where nothing tells its changes and processes from others'; "

@@ -64,7 +64,9 @@ def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...], default:
     """A setting of the command line, else of the ini-file."""
     value = config.getoption(name) or config.getini(name) or default
     if value not in allowed:
-        raise pytest.UsageError(f"{name} = {value!r} is not allowed; choose from {', '.join(allowed)}")
+        raise pytest.UsageError(
+            f"{name} = {value!r} is not allowed; choose from {', '.join(allowed)}"
+        )
     return str(value)
 
 
@@ -84,7 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("nsbox", "Default of --nsbox")
     parser.addini("nsbox_unavailable", "Default of --nsbox-unavailable")
     for key in KEYS.values():
-        parser.addini(f"nsbox_{key.name}", f"Default of sandbox({key.name}=...): {key.help}", key.ini_type)
+        parser.addini(
+            f"nsbox_{key.name}", f"Default of sandbox({key.name}=...): {key.help}", key.ini_type
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -122,7 +126,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Literal[True] | None:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Literal[True] | None:
     # Not a wrapper: those of others (warnings, faulthandler, pytest-timeout) stay around us.
     settings = item.config.stash[settings_key]
     options = settings.options(item)
@@ -145,7 +151,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(reason, pytrace=False)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     controller = config.stash[settings_key].controller
     notes = controller.notes() if controller else []
     if notes:

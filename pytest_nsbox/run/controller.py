@@ -86,7 +86,7 @@ class ItemRun:
             )
         if self.broad.excinfo is None:
             return True
-        self.log(self.make_report(self.broad))
+        self.log(self.make_report(self.broad), self.broad)
         return False
 
     def tear_down_broad(self) -> None:
@@ -102,7 +102,9 @@ class ItemRun:
                 when="teardown",
                 reraise=_RERAISE,
             )
-        new = [(f"Captured {key} {when}", text) for when, key, text in item._report_sections[before:]]
+        new = [
+            (f"Captured {key} {when}", text) for when, key, text in item._report_sections[before:]
+        ]
         held = self.teardown
         if held is None:
             self.log(self.make_report(call), call)
@@ -198,6 +200,10 @@ class ItemRun:
                 running.ask_for_stacks()
             status, usage = running.end()
             stacks = running.stacks()
+        if call.excinfo is not None and isinstance(
+            call.excinfo.value, (SandboxError, wire.Garbled)
+        ):
+            call = self.failed(str(call.excinfo.value))
         if running.timed_out:
             call = self.failed(verdict.timed_out(self.options.timeout or 0))
         elif call.excinfo is None and not self.has_ended:
@@ -304,8 +310,11 @@ class ItemRun:
 
     def log(self, report: pytest.TestReport, call: CallInfo[None] | None = None) -> None:
         self.item.ihook.pytest_runtest_logreport(report=report)
-        call = call or (self.broad if report.when == "setup" and self.broad.excinfo else None)
-        if call is not None and check_interactive_exception(call, report):
+        if (
+            call is not None
+            and call.excinfo is not None
+            and check_interactive_exception(call, report)
+        ):
             self.item.ihook.pytest_exception_interact(node=self.item, call=call, report=report)
 
     def flush(self) -> None:
@@ -559,9 +568,7 @@ def basetemp_of(config: pytest.Config) -> str | None:
     return None if basetemp is None else os.path.realpath(basetemp)
 
 
-def joined(
-    sections: list[tuple[str, str]], more: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
+def joined(sections: list[tuple[str, str]], more: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """``sections``, with the text of ``more`` added to those of the same title."""
     rest = dict(more)
     together = [(title, text + rest.pop(title, "")) for title, text in sections]

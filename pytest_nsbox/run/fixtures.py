@@ -53,20 +53,6 @@ def _scope_of(item: Any, name: str) -> Scope:
     return scope
 
 
-def is_set_up(item: pytest.Item) -> bool:
-    """Whether the controller has nothing left to set up for the item."""
-    state: SetupState = item.session._setupstate
-    needed = item.listchain()[:-1]
-    if any(node not in state.stack for node in needed):
-        return False
-    definitions = getattr(item, "_fixtureinfo").name2fixturedefs if needed else {}
-    for name in broad_fixtures(item):
-        definition = definitions[name][-1]
-        if definition.cached_result is None:
-            return False
-    return True
-
-
 class TestProcessState(SetupState):
     """The controller's active nodes, none of the controller's finalizers."""
 

@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import gc
 import io
+import json
 import os
 import random
 import signal
@@ -33,7 +34,6 @@ from pytest_nsbox.sandbox.terminal import foreground
 # By which the controller asks for the stacks of all threads before it kills a test that has timed
 # out. faulthandler's handler is C and needs no GIL; real-time signals are rarely anybody's.
 STACKS_SIGNAL = signal.SIGRTMAX - 1
-
 
 
 class Relay:
@@ -190,7 +190,7 @@ class TestProcess:
             if not chunk:
                 raise RuntimeError("the controller has gone")
             answer += chunk
-        return wire.json.loads(answer)
+        return json.loads(answer)
 
     def showwarning(
         self,
@@ -272,13 +272,15 @@ def adopt_python(config: pytest.Config, options: SandboxOptions, random_state: o
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:
         # The one inherited is outside: it would mourn shared memory that it cannot see.
-        tracker._resource_tracker._fd = None  # type: ignore[attr-defined]
-        tracker._resource_tracker._pid = None  # type: ignore[attr-defined]
+        tracker._resource_tracker._fd = None
+        tracker._resource_tracker._pid = None
     if config.pluginmanager.hasplugin("faulthandler"):
         # The controller's watchdog was cancelled before the fork: see controller.fork_item.
         timeout = get_timeout_config_value(config)
         if timeout > 0:
-            faulthandler.dump_traceback_later(timeout, file=config.stash[fault_handler_stderr_fd_key])
+            faulthandler.dump_traceback_later(
+                timeout, file=config.stash[fault_handler_stderr_fd_key]
+            )
 
 
 def collect_late_exceptions(config: pytest.Config) -> None:

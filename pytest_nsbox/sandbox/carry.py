@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import NamedTuple
 
-from pytest_nsbox.sandbox.changes import is_opaque, is_redirect, is_whiteout, open_seen
+from pytest_nsbox.sandbox.changes import is_opaque, is_redirect, is_whiteout, list_seen, open_seen
 
-_SET_ID = stat.S_ISUID | stat.S_ISGID
+_SENDFILE_MOST = 1 << 30  # a larger count than 2 GiB is cut by the kernel, see sendfile(2)
+_NAME_MOST = 220  # bytes of a name, so that NAME_MAX (255) has room for what is put around it
 
 
 class Failure(NamedTuple):
@@ -28,69 +29,237 @@ def carry_new(upper: str, destination: str) -> list[Failure]:
     """
     copy = _Copy()
     try:
-        with os.scandir(upper) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
-                status = entry.stat(follow_symlinks=False)
-                target = f"{destination}/{entry.name}"
-                there = _lstat(target)
-                if is_whiteout(status):
-                    continue
-                if there is None or stat.S_ISLNK(status.st_mode) and stat.S_ISLNK(there.st_mode):
-                    copy.add(entry.path, target, status)
+        for name, status in list_seen(upper, os.lstat(upper)):
+            target = f"{destination}/{name}"
+            there = _lstat(target)
+            both_symlinks = there and stat.S_ISLNK(there.st_mode) and stat.S_ISLNK(status.st_mode)
+            if not is_whiteout(status) and (there is None or both_symlinks):
+                copy.find(f"{upper}/{name}", target, status)
     except OSError as error:
         copy.failures.append(Failure(destination, error))
-    return copy.run()
+    copy.make()
+    return copy.failures
 
 
 def carry_path(upper: str, destination: str) -> list[Failure]:
-    """Do on the host to one file or directory what the test did to it in its upper layer."""
+    """Do on the host to one file or directory what the test did to it in its upper layer.
+
+    Nothing at all if the test renamed a directory of the host's: what is in that one lies not in
+    the upper layer but still at its old place, and what else is to be done might destroy it there.
+    """
+    status = _lstat(upper)
+    if status is None:  # the test left it alone
+        return []
     copy = _Copy()
-    try:
-        status = os.lstat(upper)
-        if not is_whiteout(status):
+    copy.find(upper, destination, status)
+    if copy.renamed:
+        return copy.failures
+    if not is_whiteout(status):
+        try:
             os.makedirs(os.path.dirname(destination), exist_ok=True)
-        copy.add(upper, destination, status)
-    except FileNotFoundError:
-        pass  # nothing was done to it
-    except OSError as error:
-        return [Failure(destination, error)]
-    return copy.run()
+        except OSError as error:
+            return [Failure(destination, error)]
+    copy.make()
+    return copy.failures
+
+
+class _Entry(NamedTuple):
+    source: str  # in the upper layer
+    target: str  # on the host
+    status: os.stat_result  # of the source
 
 
 class _Copy:
-    """One copying of trees, in three passes: what is there, what is not, and the directories' faces.
-
-    Deleting comes second, and only if no directory was renamed: what lies in that one is not in the
-    upper layer but still where the host has it, and deleting it there would lose it.  Modes and
-    times of directories come last, as writing in a directory needs the one and changes the other.
-    """
+    """One copying of trees: first all is found, then it is made; what fails is noted."""
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
-        self._pending: list[tuple[str, str, os.stat_result]] = []
-        self._deleted: list[str] = []
-        self._directories: list[tuple[str, str, os.stat_result]] = []
-        self._links: dict[tuple[int, int], str] = {}
-        self._renamed = False
+        self.renamed = False  # whether a directory of the host's was
+        self._entries: list[_Entry] = []  # a directory before what is in it
+        self._links: dict[tuple[int, int], str] = {}  # inode -> the first of its names we made
 
-    def add(self, source: str, target: str, status: os.stat_result) -> None:
-        """Have an entry copied over ``target``, whatever that is then."""
-        self._pending.append((source, target, status))
+    def find(self, source: str, target: str, status: os.stat_result) -> None:
+        """Note an entry and all below it as what ``make`` is to put at ``target``."""
+        pending = [_Entry(source, target, status)]
+        while pending:  # no recursion: a test may nest directories deeper than Python's stack
+            source, target, status = entry = pending.pop()
+            self._entries.append(entry)
+            if not stat.S_ISDIR(status.st_mode):
+                continue
+            try:
+                inside = list_seen(source, status)
+            except OSError as error:
+                self.failures.append(Failure(target, error))
+                continue
+            for name, found in reversed(inside):
+                pending.append(_Entry(f"{source}/{name}", f"{target}/{name}", found))
+            if is_redirect(source):
+                self.renamed = True
+                why = "a directory that the sandbox renamed is not carried out"
+                self.failures.append(Failure(target, OSError(errno.EXDEV, why)))
 
-    def run(self) -> list[Failure]:
-        while self._pending:  # no recursion: a test may nest directories deeper than Python's stack
-            source, target, status = self._pending.pop()
-            with self._noting(target):
+    def make(self) -> None:
+        """Bring the host to what was found."""
+        made: list[_Entry] = []  # directories
+        lost: set[str] = set()  # directories that could not be made, of which this says enough
+        for entry in self._entries:
+            source, target, status = entry
+            if os.path.dirname(target) in lost:
+                lost.add(target)
+                continue
+            try:
                 if is_whiteout(status):
-                    self._deleted.append(target)
+                    _remove(target)
                 elif stat.S_ISDIR(status.st_mode):
-                    self._directory(source, target, status)
+                    lost.add(target)
+                    _make_directory(target)
+                    lost.remove(target)
+                    made.append(entry)
+                    if is_opaque(source):
+                        _uncover(source, target)
                 elif not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-                    self._file(source, target, status)
-        for target in [] if self._renamed else self._deleted:
-            with self._noting(target):
-                _remove(target)
-        for source, target, status in reversed(self._directories):  # children before parents
-            with self._noting(target):
+                    self._make_file(source, target, status)
+            except OSError as error:
+                self.failures.append(Failure(target, error))
+        # Last, and children before parents: writing in a directory needs its mode, sets its mtime.
+        for source, target, status in reversed(made):
+            try:
                 _dress(source, target, status)
-        return self.failures
+            except OSError as error:
+                self.failures.append(Failure(target, error))
+
+    def _make_file(self, source: str, target: str, status: os.stat_result) -> None:
+        """A file of any kind but a directory, made beside the target and renamed over it."""
+        directory, _, name = target.rpartition("/")
+        short = os.fsdecode(os.fsencode(name)[:_NAME_MOST])
+        beside = f"{directory}/.{short}.nsbox-{os.urandom(4).hex()}"
+        try:
+            if not self._link(status, beside):
+                if stat.S_ISREG(status.st_mode):
+                    _copy_data(source, beside, status)
+                elif stat.S_ISLNK(status.st_mode):
+                    os.symlink(os.readlink(source), beside)
+                else:  # a fifo or a socket
+                    os.mknod(beside, stat.S_IFMT(status.st_mode) | 0o600)
+                _dress(source, beside, status)
+            try:
+                os.replace(beside, target)
+            except IsADirectoryError:
+                _remove(target)
+                os.replace(beside, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(beside)
+            raise
+        if status.st_nlink > 1:
+            self._links.setdefault((status.st_dev, status.st_ino), target)
+
+    def _link(self, status: os.stat_result, beside: str) -> bool:
+        """Make another name of what was copied already; False if it was not, or cannot have one."""
+        first = self._links.get((status.st_dev, status.st_ino))
+        if first is None:
+            return False
+        try:
+            os.link(first, beside, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+
+def _make_directory(path: str) -> None:
+    """Have a directory at ``path`` and not, say, a symlink that leads out of what we copy to."""
+    there = _lstat(path)
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        return
+    if there is not None:
+        os.unlink(path)
+    os.mkdir(path, 0o700)
+
+
+def _uncover(source: str, target: str) -> None:
+    """Remove from the host's directory what its opaque successor does not have."""
+    for name in set(os.listdir(target)) - set(os.listdir(source)):
+        _remove(f"{target}/{name}")
+
+
+def _remove(path: str) -> None:
+    """Remove a file or a tree of the host's, if it is there."""
+    pending = [path]
+    while pending:
+        here = pending[-1]
+        try:
+            try:
+                os.rmdir(here)
+            except NotADirectoryError:
+                os.unlink(here)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            pending += [f"{here}/{name}" for name in os.listdir(here)]
+            continue
+        pending.pop()
+
+
+def _copy_data(source: str, target: str, status: os.stat_result) -> None:
+    """Copy a regular file, its holes as holes: a sparse one may be larger than any disk."""
+    with (
+        open(open_seen(source, status), "rb", 0) as reading,
+        open(target, "xb", 0, opener=lambda path, flags: os.open(path, flags, 0o600)) as writing,
+    ):
+        size = status.st_size
+        writing.truncate(size)
+        start = 0
+        while start < size:
+            try:
+                start = reading.seek(start, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # what is left is a hole
+                    return
+                raise
+            end = reading.seek(start, os.SEEK_HOLE)
+            writing.seek(start)
+            while start < end:
+                count = min(end - start, _SENDFILE_MOST)
+                sent = os.sendfile(writing.fileno(), reading.fileno(), start, count)
+                if not sent:  # it was truncated meanwhile
+                    return
+                start += sent
+
+
+def _dress(source: str, target: str, status: os.stat_result) -> None:
+    """Owner, xattrs, mode and times, in the order in which none undoes another.
+
+    The owner and the xattrs as far as we may; a file that could not be given away must not run as
+    its new owner, either.
+    """
+    there = os.lstat(target)
+    mode = stat.S_IMODE(status.st_mode)
+    if (there.st_uid, there.st_gid) != (status.st_uid, status.st_gid):
+        try:
+            os.lchown(target, status.st_uid, status.st_gid)
+        except OSError:
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    if not stat.S_ISLNK(status.st_mode):
+        _copy_xattrs(source, target)
+        # Not for nothing: chmod takes S_ISGID away from a directory whose group is not ours.
+        if stat.S_IMODE(there.st_mode) != mode:
+            os.chmod(target, mode)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
+
+def _copy_xattrs(source: str, target: str) -> None:
+    with suppress(OSError):
+        for name in os.listxattr(source, follow_symlinks=False):
+            if name.startswith("user.") and not name.startswith("user.overlay."):
+                with suppress(OSError):
+                    value = os.getxattr(source, name, follow_symlinks=False)
+                    os.setxattr(target, name, value, follow_symlinks=False)
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None

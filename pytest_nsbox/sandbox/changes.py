@@ -76,6 +76,21 @@ def open_seen(path: str, seen: os.stat_result, flags: int = 0) -> int:
     return fd
 
 
+def list_seen(path: str, seen: os.stat_result) -> list[tuple[str, os.stat_result]]:
+    """The entries of a directory of an upper layer that lstat saw, by name; not what vanishes."""
+    entries = []
+    fd = open_seen(path, seen, os.O_DIRECTORY)
+    try:
+        for name in sorted(os.listdir(fd)):
+            try:
+                entries.append((name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+            except OSError:
+                continue
+    finally:
+        os.close(fd)
+    return entries
+
+
 class _Found(NamedTuple):
     path: str  # below the top, with a slash before it
     kind: Kind | None
@@ -83,38 +98,28 @@ class _Found(NamedTuple):
     merged: bool = False  # the lower has a directory of that path, too
 
 
-def _entries(
-    upper: str, lower: str, inside: _Found, directory: os.stat_result
-) -> Iterator[_Found]:
+def _entries(upper: str, lower: str, inside: _Found, directory: os.stat_result) -> Iterator[_Found]:
     try:
-        fd = open_seen(upper + inside.path, directory, os.O_DIRECTORY)
+        entries = list_seen(upper + inside.path, directory)
     except OSError:
         return
-    try:
-        names = set(os.listdir(fd)) - _LEFT_OUT
-        for name in names:
-            path = f"{inside.path}/{name}"
-            before = _lstat(lower + path) if inside.merged else None
-            try:
-                after = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                kind = _compare(lower + path, before, upper + path, after)
-            except OSError:
-                continue
-            if stat.S_ISDIR(after.st_mode):
-                merged = before is not None and stat.S_ISDIR(before.st_mode)
-                yield _Found(path, kind, after, merged)
-            elif kind is not None:
-                yield _Found(path, kind)
-    except OSError:
-        return
-    finally:
-        os.close(fd)
-    if inside.merged and is_opaque(upper + inside.path):
+    for name, after in entries:
+        if name in _LEFT_OUT:
+            continue
+        path = f"{inside.path}/{name}"
+        before = _lstat(lower + path) if inside.merged else None
         try:
-            hidden = set(os.listdir(lower + inside.path)) - names - _LEFT_OUT
-        except OSError:
-            return
-        yield from (_Found(f"{inside.path}/{name}", "deleted") for name in hidden)
+            kind = _compare(lower + path, before, upper + path, after)
+        except OSError:  # to tell them apart, one had to be read
+            continue
+        if stat.S_ISDIR(after.st_mode):
+            merged = before is not None and stat.S_ISDIR(before.st_mode)
+            yield _Found(path, kind, after, merged)
+        elif kind is not None:
+            yield _Found(path, kind)
+    if inside.merged and is_opaque(upper + inside.path):
+        for name in _names(lower + inside.path) - {name for name, _ in entries} - _LEFT_OUT:
+            yield _Found(f"{inside.path}/{name}", "deleted")
 
 
 def _compare(
@@ -129,7 +134,11 @@ def _compare(
 
 def _differs(lower: str, before: os.stat_result, upper: str, after: os.stat_result) -> bool:
     """Whether an entry is another than it was: only to open it for writing copies it up, too."""
-    if (before.st_mode, before.st_uid, before.st_gid) != (after.st_mode, after.st_uid, after.st_gid):
+    if (before.st_mode, before.st_uid, before.st_gid) != (
+        after.st_mode,
+        after.st_uid,
+        after.st_gid,
+    ):
         return True
     if stat.S_ISDIR(after.st_mode):  # its size and times say only that something in it changed
         return False
@@ -144,15 +153,20 @@ def _differs(lower: str, before: os.stat_result, upper: str, after: os.stat_resu
     return stat.S_ISREG(after.st_mode) and not _same_content(lower, before, upper, after)
 
 
-def _same_content(
-    lower: str, before: os.stat_result, upper: str, after: os.stat_result
-) -> bool:
+def _same_content(lower: str, before: os.stat_result, upper: str, after: os.stat_result) -> bool:
     with open(open_seen(lower, before), "rb") as one:
         with open(open_seen(upper, after), "rb") as other:
             while (chunk := one.read(1 << 20)) == other.read(1 << 20):
                 if not chunk:
                     return True
     return False
+
+
+def _names(directory: str) -> set[str]:
+    try:
+        return set(os.listdir(directory))
+    except OSError:
+        return set()
 
 
 def _lstat(path: str) -> os.stat_result | None:

@@ -91,7 +91,7 @@ class Client:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _MAIN.format(package=package)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._complaints,
                 cwd="/",
@@ -163,9 +163,7 @@ class Client:
     def close(self, number: int, carry: Iterable[tuple[str, bool]], *, wait: bool) -> list[str]:
         if wait:
             self._collect()
-        self._send(
-            {"request": "close", "sandbox": number, "carry": list(carry), "answer": wait}
-        )
+        self._send({"request": "close", "sandbox": number, "carry": list(carry), "answer": wait})
         return list(self._answer()[0]["failures"]) if wait else []
 
     def stop(self) -> None:

@@ -53,8 +53,8 @@ def run(
             if hostname is not None:
                 sethostname(hostname)
         except OSError as error:
-            channel.send(supervisor, {"error": describe(error), "errno": error.errno})
-            return
+            channel.send(supervisor, {"error": str(error), "errno": error.errno})
+            os._exit(1)
         kinds = NAMESPACES + (("net",) if own_network else ()) + (("user",) if rootless else ())
         fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -85,11 +85,6 @@ def enter(root: str) -> None:
         mount(".", "/", None, MS_MOVE)
         os.chroot(".")
     os.chdir("/")
-
-
-def describe(error: OSError) -> str:
-    """An OSError in words; one of ours names its system call already."""
-    return str(error)
 
 
 def _name(name: bytes) -> int:

@@ -1,11 +1,11 @@
 """The root filesystem of a sandbox, as a plan: which mounts, in which order.
 
-A plan is data: each step says what it does (``describe``) and does it (``execute``).  One is made per
-kind of sandbox, in the staging area, and executed by the init of every sandbox of that kind.
+A plan is data: each step says what it does (``describe``) and does it (``execute``).  One is made
+per kind of sandbox, in the staging area, and executed by the init of every sandbox of that kind.
 
-As root the plan begins with one overlay of the host's ``/``, which a rootless caller is refused: the
-kernel does not clone a mount that has locked children (EINVAL; commit 427215d85e8d, CVE-2021-3732).
-There a *scaffold* takes its place: an overlay of a skeleton of empty directories, and on these an
+As root the plan begins with one overlay of the host's ``/``, which a rootless caller is
+refused: the kernel does not clone a mount that has locked children (EINVAL; commit 427215d85e8d,
+CVE-2021-3732).  There a *scaffold* takes its place: an overlay of a skeleton of empty directories, and on these an
 overlay for every directory without submounts.
 """
 
@@ -42,7 +42,19 @@ TEMPLATES = "/.nsbox-templates"
 SPECIAL = ("/proc", "/sys", "/dev", "/tmp")
 
 # Asking a dead server hangs; what automount(8) watches must not be woken: looked at with care.
-REMOTE = {"9p", "afs", "ceph", "cifs", "coda", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3"}
+REMOTE = {
+    "9p",
+    "afs",
+    "ceph",
+    "cifs",
+    "coda",
+    "glusterfs",
+    "lustre",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "smb3",
+}
 
 # Everyone's, and not the caller's own: overlayfs cannot copy such a directory up for a rootless
 # caller (EOVERFLOW: its owner has no mapping), so that it is to be the top of an overlay.
@@ -83,12 +95,15 @@ class Box(NamedTuple):
 class Step(Protocol):
     """One mount, or a directory to mount something on."""
 
+    @property
+    def target(self) -> str: ...
+
     def describe(self) -> str: ...
     def execute(self, box: Box) -> None: ...
 
 
 class Overlay(NamedTuple):
-    """A copy-on-write view of a directory of the staging area. The layers are listed, never stacked."""
+    """A copy-on-write view of a directory of the staging area; layers are listed, never stacked."""
 
     target: str  # in the sandbox
     lower: tuple[str, ...]  # topmost first
@@ -221,7 +236,7 @@ class PrivateTmp(NamedTuple):
 
 
 class ReadOnlyProc(NamedTuple):
-    """What of ``/proc`` acts on the host, read-only: the uid 0 may write it without a capability."""
+    """What of ``/proc`` acts on the host, read-only: the uid 0 needs no capability to write it."""
 
     target: str
 
@@ -257,7 +272,9 @@ class Request(NamedTuple):
 class Planner:
     """Makes plans in the staging area, for a mount table that was read before it was built."""
 
-    def __init__(self, mounts: Iterable[Mount], *, rootless: bool, unusable: dict[str, str]) -> None:
+    def __init__(
+        self, mounts: Iterable[Mount], *, rootless: bool, unusable: dict[str, str]
+    ) -> None:
         # From the top down, so that a mount point is there when its turn comes.
         self.mounts = sorted(mounts, key=lambda mount: mount.point.count("/"))
         self.rootless = rootless

@@ -8,6 +8,8 @@ still works in here.  Rootless, it also lives in a user namespace, which every s
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import select
 import signal
@@ -26,6 +28,7 @@ from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
     MNT_DETACH,
+    MS_BIND,
     MS_MOVE,
     MS_NODEV,
     MS_NOSUID,
@@ -166,8 +169,6 @@ class Supervisor:
 
     def build(self, kind: str) -> Ready:
         """A new sandbox. Raises OSError, which names the system call that was refused."""
-        import json
-
         wish = json.loads(kind)
         hostname = wish.pop("hostname")
         network = wish.pop("network")
@@ -311,7 +312,7 @@ def stage(*, rootless: bool) -> rootfs.Planner:
         umount(place)
         mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
         os.mkdir(place + rootfs.HOST)
-        mount("/", place + rootfs.HOST, None, 0x1000 | MS_REC)
+        mount("/", place + rootfs.HOST, None, MS_BIND | MS_REC)
         umount(place + rootfs.HOST + place)
         os.chdir(place)
         mount(".", "/", None, MS_MOVE)
@@ -412,7 +413,5 @@ def main() -> None:
         channel.send(requests, {"error": str(error), "errno": error.errno})
         return
     channel.send(requests, {"ready": os.getpid()})
-    try:
+    with contextlib.suppress(BrokenPipeError):
         supervisor.serve()
-    except BrokenPipeError:
-        pass
