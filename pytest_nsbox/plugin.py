@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -163,9 +162,9 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture
-def sandbox(request: pytest.FixtureRequest) -> Generator[Sandbox, None, None]:
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     """The sandbox that the test runs in (and in which it is put by asking for this fixture)."""
     from pytest_nsbox.inside import Sandbox
 
     options = request.config.stash[settings_key].options(request.node)
-    yield Sandbox(options if isinstance(options, SandboxOptions) else SandboxOptions())
+    return Sandbox(options if isinstance(options, SandboxOptions) else SandboxOptions())

@@ -5,10 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from pytest_nsbox.sandbox.changes import is_opaque, is_redirect, is_whiteout, list_seen, open_seen
+from pytest_nsbox.sandbox.changes import (
+    is_opaque,
+    is_redirect,
+    is_whiteout,
+    list_seen,
+    lstat_or_none,
+    open_seen,
+)
 
 _SENDFILE_MOST = 1 << 30  # a larger count than 2 GiB is cut by the kernel, see sendfile(2)
 _NAME_MOST = 220  # bytes of a name, so that NAME_MAX (255) has room for what is put around it
@@ -28,16 +36,14 @@ def carry_new(upper: str, destination: str) -> list[Failure]:
     pristine.  Symlinks are made anew: pytest has a ``NAMEcurrent`` beside its numbered directories.
     """
     copy = _Copy()
-    try:
+    with copy.noting(destination):
         for name, status in list_seen(upper, os.lstat(upper)):
             target = f"{destination}/{name}"
-            there = _lstat(target)
+            there = lstat_or_none(target)
             both_symlinks = there and stat.S_ISLNK(there.st_mode) and stat.S_ISLNK(status.st_mode)
             if not is_whiteout(status) and (there is None or both_symlinks):
                 copy.find(f"{upper}/{name}", target, status)
-    except OSError as error:
-        copy.failures.append(Failure(destination, error))
-    copy.make()
+        copy.make()
     return copy.failures
 
 
@@ -47,19 +53,16 @@ def carry_path(upper: str, destination: str) -> list[Failure]:
     Nothing at all if the test renamed a directory of the host's: what is in that one lies not in
     the upper layer but still at its old place, and what else is to be done might destroy it there.
     """
-    status = _lstat(upper)
+    status = lstat_or_none(upper)
     if status is None:  # the test left it alone
         return []
     copy = _Copy()
     copy.find(upper, destination, status)
-    if copy.renamed:
-        return copy.failures
-    if not is_whiteout(status):
-        try:
-            os.makedirs(os.path.dirname(destination), exist_ok=True)
-        except OSError as error:
-            return [Failure(destination, error)]
-    copy.make()
+    if not copy.renamed:
+        with copy.noting(destination):
+            if not is_whiteout(status):
+                os.makedirs(os.path.dirname(destination), exist_ok=True)
+            copy.make()
     return copy.failures
 
 
@@ -78,6 +81,14 @@ class _Copy:
         self._entries: list[_Entry] = []  # a directory before what is in it
         self._links: dict[tuple[int, int], str] = {}  # inode -> the first of its names we made
 
+    @contextmanager
+    def noting(self, target: str) -> Iterator[None]:
+        """Go on after what fails in here, but do not forget it."""
+        try:
+            yield
+        except OSError as error:
+            self.failures.append(Failure(target, error))
+
     def find(self, source: str, target: str, status: os.stat_result) -> None:
         """Note an entry and all below it as what ``make`` is to put at ``target``."""
         pending = [_Entry(source, target, status)]
@@ -86,28 +97,23 @@ class _Copy:
             self._entries.append(entry)
             if not stat.S_ISDIR(status.st_mode):
                 continue
-            try:
-                inside = list_seen(source, status)
-            except OSError as error:
-                self.failures.append(Failure(target, error))
-                continue
-            for name, found in reversed(inside):
-                pending.append(_Entry(f"{source}/{name}", f"{target}/{name}", found))
-            if is_redirect(source):
-                self.renamed = True
-                why = "a directory that the sandbox renamed is not carried out"
-                self.failures.append(Failure(target, OSError(errno.EXDEV, why)))
+            with self.noting(target):
+                for name, found in reversed(list_seen(source, status)):
+                    pending.append(_Entry(f"{source}/{name}", f"{target}/{name}", found))
+                if is_redirect(source):
+                    self.renamed = True
+                    raise OSError(errno.EXDEV, "renamed, and its content is still the host's")
 
     def make(self) -> None:
         """Bring the host to what was found."""
         made: list[_Entry] = []  # directories
-        lost: set[str] = set()  # directories that could not be made, of which this says enough
+        lost: set[str] = set()  # what could not be made, so that in it nothing can be
         for entry in self._entries:
             source, target, status = entry
             if os.path.dirname(target) in lost:
                 lost.add(target)
                 continue
-            try:
+            with self.noting(target):
                 if is_whiteout(status):
                     _remove(target)
                 elif stat.S_ISDIR(status.st_mode):
@@ -116,17 +122,14 @@ class _Copy:
                     lost.remove(target)
                     made.append(entry)
                     if is_opaque(source):
-                        _uncover(source, target)
+                        for name in set(os.listdir(target)) - set(os.listdir(source)):
+                            _remove(f"{target}/{name}")
                 elif not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
                     self._make_file(source, target, status)
-            except OSError as error:
-                self.failures.append(Failure(target, error))
         # Last, and children before parents: writing in a directory needs its mode, sets its mtime.
         for source, target, status in reversed(made):
-            try:
+            with self.noting(target):
                 _dress(source, target, status)
-            except OSError as error:
-                self.failures.append(Failure(target, error))
 
     def _make_file(self, source: str, target: str, status: os.stat_result) -> None:
         """A file of any kind but a directory, made beside the target and renamed over it."""
@@ -154,32 +157,20 @@ class _Copy:
         if status.st_nlink > 1:
             self._links.setdefault((status.st_dev, status.st_ino), target)
 
-    def _link(self, status: os.stat_result, beside: str) -> bool:
-        """Make another name of what was copied already; False if it was not, or cannot have one."""
-        first = self._links.get((status.st_dev, status.st_ino))
-        if first is None:
-            return False
-        try:
-            os.link(first, beside, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
+    def _link(self, status: os.stat_result, path: str) -> bool:
+        """Give what was copied before another name; False if it was not, or may not have one."""
+        with suppress(KeyError, OSError):
+            os.link(self._links[status.st_dev, status.st_ino], path, follow_symlinks=False)
+            return True
+        return False
 
 
 def _make_directory(path: str) -> None:
     """Have a directory at ``path`` and not, say, a symlink that leads out of what we copy to."""
-    there = _lstat(path)
-    if there is not None and stat.S_ISDIR(there.st_mode):
-        return
-    if there is not None:
-        os.unlink(path)
-    os.mkdir(path, 0o700)
-
-
-def _uncover(source: str, target: str) -> None:
-    """Remove from the host's directory what its opaque successor does not have."""
-    for name in set(os.listdir(target)) - set(os.listdir(source)):
-        _remove(f"{target}/{name}")
+    there = lstat_or_none(path)
+    if there is None or not stat.S_ISDIR(there.st_mode):
+        _remove(path)
+        os.mkdir(path, 0o700)
 
 
 def _remove(path: str) -> None:
@@ -256,10 +247,3 @@ def _copy_xattrs(source: str, target: str) -> None:
                 with suppress(OSError):
                     value = os.getxattr(source, name, follow_symlinks=False)
                     os.setxattr(target, name, value, follow_symlinks=False)
-
-
-def _lstat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None

@@ -32,7 +32,7 @@ def changes(upper: str, lower: str, mountpoint: str) -> Iterator[Change]:
     or lies deeper than a path can say (PATH_MAX) is passed over.
     """
     below = mountpoint.rstrip("/")
-    top = _lstat(upper)
+    top = lstat_or_none(upper)
     pending = [] if top is None else [_Found("", None, top, merged=True)]
     while pending:  # no recursion: a test may nest directories deeper than Python's stack
         found = pending.pop()
@@ -59,6 +59,14 @@ def is_redirect(path: str) -> bool:
     See "redirect_dir" in Documentation/filesystems/overlayfs.rst; userxattr excludes it.
     """
     return _getxattr(path, "trusted.overlay.redirect") is not None
+
+
+def lstat_or_none(path: str) -> os.stat_result | None:
+    """What is at a path; None where there is nothing, or nothing that we may know of."""
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
 
 
 def open_seen(path: str, seen: os.stat_result, flags: int = 0) -> int:
@@ -107,7 +115,7 @@ def _entries(upper: str, lower: str, inside: _Found, directory: os.stat_result) 
         if name in _LEFT_OUT:
             continue
         path = f"{inside.path}/{name}"
-        before = _lstat(lower + path) if inside.merged else None
+        before = lstat_or_none(lower + path) if inside.merged else None
         try:
             kind = _compare(lower + path, before, upper + path, after)
         except OSError:  # to tell them apart, one had to be read
@@ -167,13 +175,6 @@ def _names(directory: str) -> set[str]:
         return set(os.listdir(directory))
     except OSError:
         return set()
-
-
-def _lstat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except OSError:
-        return None
 
 
 def _getxattr(path: str, name: str) -> bytes | None:

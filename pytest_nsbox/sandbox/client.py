@@ -145,10 +145,8 @@ class Client:
         """Take in the answer to a prefetch, which comes before any other."""
         kind, self._asked_for = self._asked_for, None
         if kind is not None:
-            try:
+            with contextlib.suppress(Refused):  # whoever acquires one will be told
                 self._prefetched = kind, self._receive_sandbox()
-            except Refused:
-                pass  # whoever acquires one will be told
 
     def _receive_sandbox(self) -> Sandbox:
         answer, fds = self._answer()

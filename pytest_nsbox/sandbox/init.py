@@ -18,7 +18,7 @@ from pytest_nsbox.kernel.syscalls import (
     sethostname,
     umount,
 )
-from pytest_nsbox.sandbox import channel, privileges, rootfs
+from pytest_nsbox.sandbox import channel, privileges, rootfs, steps
 
 NAMESPACES = ("mnt", "ipc", "uts", "pid")
 
@@ -26,7 +26,7 @@ NAMESPACES = ("mnt", "ipc", "uts", "pid")
 def run(
     supervisor: socket.socket,
     plan: rootfs.Plan,
-    box: rootfs.Box,
+    box: steps.Box,
     hostname: str | None,
     keep_capabilities: int,
     other_capabilities: tuple[int, ...],

@@ -2,7 +2,7 @@
 
 One lean process per controller, executed anew (so that it shares no memory and no lock with pytest)
 and single-threaded.  It lives in a mount namespace of its own, the *staging area*: a tmpfs as root,
-the host's mounts below ``rootfs.HOST``, and symlinks beside it, so that every path of the host's
+the host's mounts below ``steps.HOST``, and symlinks beside it, so that every path of the host's
 still works in here.  Rootless, it also lives in a user namespace, which every sandbox shares.
 """
 
@@ -42,7 +42,7 @@ from pytest_nsbox.kernel.syscalls import (
     umount,
     unshare,
 )
-from pytest_nsbox.sandbox import carry, changes, channel, init, privileges, rootfs
+from pytest_nsbox.sandbox import carry, changes, channel, init, privileges, rootfs, steps
 
 _BUILD_SECONDS = 30  # a mount that hangs for so long will hang for ever
 _PROBE_SECONDS = 1.0  # for all suspicious mounts together
@@ -56,7 +56,7 @@ class Ready(NamedTuple):
     kind: str
     init: int  # pid
     leash: socket.socket  # init ends when this closes
-    box: rootfs.Box
+    box: steps.Box
     message: channel.Message
     fds: list[int]
 
@@ -148,7 +148,7 @@ class Supervisor:
             if place is None or not os.path.lexists(place[0]):
                 continue
             copy = carry.carry_path if whole else carry.carry_new
-            failures += [f"{f.path}: {f.error}" for f in copy(place[0], rootfs.HOST + path)]
+            failures += [f"{f.path}: {f.error}" for f in copy(place[0], steps.HOST + path)]
         self.end(ready)
         if message["answer"]:
             channel.send(self.requests, {"failures": failures})
@@ -220,8 +220,8 @@ class Supervisor:
                 raise BuildError(error.errno or 110, text) from error
             raise
         if message["dropped"] or message["notes"]:
-            steps = tuple(s for i, s in enumerate(plan.steps) if i not in message["dropped"])
-            plan = plan._replace(steps=steps, notes=(*plan.notes, *message["notes"]))
+            left = tuple(s for i, s in enumerate(plan.steps) if i not in message["dropped"])
+            plan = plan._replace(steps=left, notes=(*plan.notes, *message["notes"]))
             self.plans[kind] = plan
         answer = {"sandbox": self.number, "kinds": message["kinds"], "notes": plan.notes}
         return Ready(self.number, kind, pid, here, box, answer, fds)
@@ -251,14 +251,14 @@ class BuildError(OSError):
         return str(self.args[1])
 
 
-def is_opening(step: rootfs.Step) -> bool:
+def is_opening(step: steps.Step) -> bool:
     """Whether the step lets a path of the host's through, or hides it: no change of the test's."""
-    return isinstance(step, (rootfs.Bind, rootfs.Hide))
+    return isinstance(step, (steps.Bind, steps.Hide))
 
 
-def make_box(number: int, plan: rootfs.Plan) -> rootfs.Box:
+def make_box(number: int, plan: rootfs.Plan) -> steps.Box:
     """The directories of a sandbox: a tmpfs for its layers, and one for its /tmp."""
-    box = rootfs.Box(f"{rootfs.BOXES}/{number}")
+    box = steps.Box(f"{steps.BOXES}/{number}")
     os.mkdir(box.path)
     mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     for name in ("upper", "work", "root", "tmp"):
@@ -267,7 +267,7 @@ def make_box(number: int, plan: rootfs.Plan) -> rootfs.Box:
     return box
 
 
-def remove_box(box: rootfs.Box) -> None:
+def remove_box(box: steps.Box) -> None:
     umount(box.path, MNT_DETACH)
     os.rmdir(box.path)
 
@@ -304,23 +304,23 @@ def stage(*, rootless: bool) -> rootfs.Planner:
     place = next(path for path in ("/tmp", "/run", "/mnt", "/var") if os.path.isdir(path))
     names = {name: link_or_directory(name) for name in os.listdir("/")}
     mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    os.mkdir(place + rootfs.HOST)
+    os.mkdir(place + steps.HOST)
     os.chdir(place)
     try:
-        pivot_root(".", "." + rootfs.HOST)
+        pivot_root(".", "." + steps.HOST)
     except SyscallError:  # Docker's seccomp profile: see init.enter
         umount(place)
         mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-        os.mkdir(place + rootfs.HOST)
-        mount("/", place + rootfs.HOST, None, MS_BIND | MS_REC)
-        umount(place + rootfs.HOST + place)
+        os.mkdir(place + steps.HOST)
+        mount("/", place + steps.HOST, None, MS_BIND | MS_REC)
+        umount(place + steps.HOST + place)
         os.chdir(place)
         mount(".", "/", None, MS_MOVE)
         os.chroot(".")
     os.chdir("/")
     for name, target in names.items():
         os.symlink(target, f"/{name}")
-    os.mkdir(rootfs.BOXES)
+    os.mkdir(steps.BOXES)
     rootfs.make_templates(rootless=rootless)
     return rootfs.Planner(mounts, rootless=rootless, unusable=unusable)
 
@@ -330,7 +330,7 @@ def link_or_directory(name: str) -> str:
     path = "/" + name
     if os.path.islink(path) and not os.readlink(path).startswith("/"):
         return os.readlink(path)
-    return rootfs.HOST[1:] + path
+    return steps.HOST[1:] + path
 
 
 def enter_user_namespace() -> None:

@@ -1,0 +1,333 @@
+"""One item in a sandbox, seen from the pytest process: set up, fork, relay, tear down, one verdict.
+
+Starting an item (``ItemRun.start``) and finishing it (``finish``) are two steps, so that several may
+be in flight; what an item's run needs is kept in its ``ItemRun``, not in the session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from _pytest.logging import caplog_records_key
+from _pytest.outcomes import Exit
+from _pytest.runner import CallInfo, check_interactive_exception
+from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
+
+from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import fixtures, verdict, wire
+from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run.reports import joined, relay_warning, restore_tuples
+from pytest_nsbox.run.running import Running
+from pytest_nsbox.sandbox.client import Sandbox, SandboxError
+
+_RERAISE = (Exit, KeyboardInterrupt)
+_INTERRUPT_GRACE = 10.0  # seconds for a test process to tear down after ^C, unless ^C comes again
+
+
+def runs_bare(item: pytest.Item) -> bool:
+    """Whether the item needs no sandbox whatever its marker says, for nothing of it will run.
+
+    A test that is skipped before its setup must not cost a fork, nor set up its module's fixtures;
+    nor do --setup-only and --setup-plan run anything.
+    """
+    if item.config.option.setuponly or item.config.option.setupplan:
+        return True
+    try:
+        if evaluate_skip_marks(item):
+            return True
+        xfailed = evaluate_xfail_marks(item)
+    except BaseException:
+        return True  # a bad condition, which the default protocol reports
+    # makereport wants it when the test process dies; skipping.py keeps it there as well.
+    item.stash[xfailed_key] = xfailed
+    return bool(xfailed and not item.config.option.runxfail and not xfailed.run)
+
+
+class ItemRun:
+    """The run of one item."""
+
+    def __init__(self, item: Any, nextitem: pytest.Item | None, options: SandboxOptions) -> None:
+        self.item = item
+        self.nextitem = nextitem
+        self.options = options
+        self.session: pytest.Session = item.session
+        self.config: pytest.Config = item.config
+        self.broad: CallInfo[None] | None = None
+        self.reported: list[str] = []  # phases
+        self.teardown: pytest.TestReport | None = None  # the test process's, held back
+        self.has_ended = False
+        self._made_setup_report = False
+
+    # ------------------------------------------------------------------ broad scope
+
+    def set_up_broad(self) -> bool:
+        """Set up collectors and broad-scoped fixtures; False if that failed, and is reported."""
+        item = self.item
+        if hasattr(item, "_request") and not item._request:
+            item._initrequest()
+        with self.phase("setup"):
+            self.broad = CallInfo.from_call(
+                lambda: fixtures.set_up_broad(item), when="setup", reraise=_RERAISE
+            )
+        if self.broad.excinfo is None:
+            return True
+        self.log(self.make_report(self.broad), self.broad)
+        return False
+
+    def tear_down_broad(self) -> None:
+        """Tear down what the next item does not share, and give the one report of the teardown."""
+        item = self.item
+        # From runtestprotocol: a stopping session tears everything down (#11706).
+        stops = self.session.shouldfail or self.session.shouldstop
+        nextitem = None if stops else self.nextitem
+        before = len(item._report_sections)
+        with self.phase("teardown"):
+            call = CallInfo.from_call(
+                lambda: self.session._setupstate.teardown_exact(nextitem),
+                when="teardown",
+                reraise=_RERAISE,
+            )
+        new = [
+            (f"Captured {key} {when}", text) for when, key, text in item._report_sections[before:]
+        ]
+        held = self.teardown
+        if held is None:
+            self.log(self.make_report(call), call)
+            return
+        held.sections[:] = joined(held.sections, new)
+        held.duration += call.duration
+        held.stop = call.stop
+        if call.excinfo is None:
+            self.log(held)
+            return
+        ours = self.make_report(call)
+        if held.failed:
+            held.sections.append(("broad-scoped teardown failed too", ours.longreprtext))
+        else:
+            held.outcome, held.longrepr = ours.outcome, ours.longrepr
+        self.log(held, call)
+
+    @contextlib.contextmanager
+    def phase(self, when: Any) -> Iterator[None]:
+        """Capture and logging around the controller's share of a phase, as pytest's own hooks do."""
+        plugins = self.config.pluginmanager
+        capture = plugins.getplugin("capturemanager")
+        logging = plugins.getplugin("logging-plugin")
+        with contextlib.ExitStack() as stack:
+            if logging is not None:
+                if when == "setup":
+                    self.item.stash[caplog_records_key] = {}
+                around = logging._runtest_for(self.item, when)
+                if not hasattr(around, "__enter__"):  # a bare generator before pytest 9.2
+                    around = contextlib.contextmanager(lambda: around)()
+                stack.enter_context(around)
+            if capture is not None:
+                stack.enter_context(capture.item_capture(when, self.item))
+            yield
+
+    # ------------------------------------------------------------------ the test process
+
+    def start(self, sandbox: Sandbox) -> Running:
+        """Fork the test process."""
+        self.flush()
+        if self.config.pluginmanager.hasplugin("faulthandler"):
+            # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
+            # for it for ever, and pytest does so on every failure. The child starts its own.
+            faulthandler.cancel_dump_traceback_later()
+        ours, theirs = socket.socketpair()
+        stacks = os.memfd_create("nsbox-stacks")
+        state, cwd = random.getstate(), os.getcwd()
+        started = time.monotonic()
+        pid = -1
+        try:
+            pid = sandbox.fork()
+            if pid == 0:
+                ours.close()
+                child.run(
+                    self.item, self.nextitem, self.options, theirs.detach(), stacks, state,
+                    enter=sandbox.enter, cwd=cwd,
+                )  # fmt: skip
+        finally:
+            if pid == 0:
+                os._exit(1)  # pragma: no cover
+            theirs.close()
+            if pid < 0:
+                ours.close()
+                os.close(stacks)
+        return Running(pid, ours, stacks, started)
+
+    def finish(self, running: Running, sandbox: Sandbox) -> None:
+        """Relay what the test process sends until it has ended, however it ends."""
+        grace = 0.0
+        call: CallInfo[None] | None = None
+        deadline = None
+        if self.options.timeout:
+            deadline = running.started + self.options.timeout
+
+        def relay() -> None:
+            for message in running.messages(deadline):
+                self.receive(message, running, sandbox)
+
+        try:
+            call = CallInfo.from_call(relay, when=self.current_phase(), reraise=_RERAISE)
+        except KeyboardInterrupt:
+            if self.has_ended:  # it is the test's own, come home
+                raise
+            grace = _INTERRUPT_GRACE
+            running.interrupt()
+            with contextlib.suppress(wire.Garbled):
+                for message in running.messages(time.monotonic() + grace):
+                    with contextlib.suppress(*_RERAISE):
+                        self.receive(message, running, sandbox)
+            raise
+        finally:
+            if running.timed_out:
+                running.ask_for_stacks()
+            status, usage = running.end()
+            stacks = running.stacks()
+        if call.excinfo is not None and isinstance(
+            call.excinfo.value, (SandboxError, wire.Garbled)
+        ):
+            call = self.failed(str(call.excinfo.value))
+        if running.timed_out:
+            call = self.failed(verdict.timed_out(self.options.timeout or 0))
+        elif call.excinfo is None and not self.has_ended:
+            call = self.failed(verdict.describe(status, usage))
+        if call.excinfo is not None:
+            self.report_death(call, sandbox, stacks)
+
+    def receive(self, message: wire.Message, running: Running, sandbox: Sandbox) -> None:
+        """Act on one message of the test process."""
+        kind = message["type"]
+        if kind == "report":
+            self.relay_report(message["data"])
+        elif kind == "warning":
+            relay_warning(message)
+        elif kind == "ask":
+            running.answer(self.changes(sandbox))
+        elif kind == "terminal":
+            running.has_terminal = True
+        elif kind == "end":
+            self.has_ended = True
+            self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
+            self.session.shouldstop = message["shouldstop"] or self.session.shouldstop
+        elif kind == "exit":
+            self.has_ended = True
+            pytest.exit(message["reason"], returncode=message["returncode"])
+        elif kind == "interrupt":
+            self.has_ended = True
+            raise KeyboardInterrupt
+        elif kind == "trouble":
+            raise SandboxError(f"the test process could not run its test:\n{message['text']}")
+
+    def relay_report(self, data: dict[str, Any]) -> None:
+        report = self.config.hook.pytest_report_from_serializable(
+            config=self.config, data=restore_tuples(data)
+        )
+        if not hasattr(report, "context"):  # a subtest's is one of the call phase
+            self.reported.append(report.when)
+        if report.when == "setup" and self.broad is not None:
+            report.duration += self.broad.duration
+            report.start = self.broad.start
+        if report.when == "teardown":
+            self.teardown = report
+        else:
+            self.log(report)
+
+    def current_phase(self) -> Any:
+        """The phase that the test process has not yet reported."""
+        return verdict.PHASES[min(len(self.reported), 2)]
+
+    def refuse(self, reason: str, *, skip: bool) -> None:
+        """Report that there is no sandbox for the item."""
+
+        def raise_it() -> None:
+            if skip:
+                pytest.skip(f"no sandbox: {reason}")
+            pytest.fail(f"no sandbox for this test: {reason}", pytrace=False)
+
+        call = CallInfo.from_call(raise_it, when="setup")
+        self.log(self.make_report(call), call)
+
+    def failed(self, text: str) -> CallInfo[None]:
+        return CallInfo.from_call(lambda: pytest.fail(text, pytrace=False), when="call")
+
+    def report_death(self, call: CallInfo[None], sandbox: Sandbox, stacks: str) -> None:
+        """The report of the phase in which the test process ended, or our waiting for it did."""
+        call.when = self.current_phase()
+        self.salvage_output(call.when)
+        # Plugins rely on a setup report before the others in the same process (rerunfailures does).
+        if call.when != "setup" and not self._made_setup_report and self.broad is not None:
+            self.make_report(self.broad)
+        report = self.make_report(call)
+        if stacks:
+            report.sections.append(("Python stacks", stacks))
+        with contextlib.suppress(SandboxError, OSError):
+            found = child.describe_leftovers(self.changes(sandbox), sandbox.processes())
+            if found:
+                report.sections.append(("sandbox", found))
+        if call.when == "teardown":
+            self.teardown = report
+        else:
+            self.log(report, call)
+
+    def changes(self, sandbox: Sandbox) -> list[list[str]]:
+        basetemp = basetemp_of(self.config)
+        left_out = [basetemp] if basetemp else []
+        return [list(change) for change in sandbox.changes(left_out)]
+
+    def salvage_output(self, when: Any) -> None:
+        """What a dead test process had put out lies in the capture file, which we share with it."""
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        if capture is not None and capture._global_capturing is not None:
+            out, err = capture.read_global_capture()
+            self.item.add_report_section(when, "stdout", out)
+            self.item.add_report_section(when, "stderr", err)
+
+    # ------------------------------------------------------------------ reports
+
+    def make_report(self, call: CallInfo[None]) -> pytest.TestReport:
+        self._made_setup_report |= call.when == "setup"
+        report: pytest.TestReport = self.item.ihook.pytest_runtest_makereport(
+            item=self.item, call=call
+        )
+        return report
+
+    def log(self, report: pytest.TestReport, call: CallInfo[None] | None = None) -> None:
+        self.item.ihook.pytest_runtest_logreport(report=report)
+        if (
+            call is not None
+            and call.excinfo is not None
+            and check_interactive_exception(call, report)
+        ):
+            self.item.ihook.pytest_exception_interact(node=self.item, call=call, report=report)
+
+    def flush(self) -> None:
+        """Empty the buffers that the fork would copy, and the child write out once more."""
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        for stream in (sys.stdout, sys.stderr, getattr(reporter, "_tw", None)):
+            if stream is not None:
+                with contextlib.suppress(ValueError, OSError):  # a test's closed stream
+                    stream.flush()
+
+
+def basetemp_of(config: pytest.Config) -> str | None:
+    """Where pytest keeps this session's temporary directories, once that is decided."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    basetemp = getattr(factory, "_basetemp", None)
+    return None if basetemp is None else os.path.realpath(basetemp)
+
+
+def uses_basetemp(item: pytest.Item) -> bool:
+    """Whether the item may make a directory there."""
+    wanted = {"tmp_path", "tmpdir", "tmp_path_factory", "tmpdir_factory", "pytester", "testdir"}
+    return not wanted.isdisjoint(getattr(item, "fixturenames", ()))

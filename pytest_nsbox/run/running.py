@@ -1,0 +1,106 @@
+"""A test process that runs, seen from the controller: its messages, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run import wire
+from pytest_nsbox.sandbox.terminal import foreground
+
+_STACKS_GRACE = 1.0  # seconds for faulthandler to write the stacks of a test that timed out
+
+
+class Running:
+    """A test process and our end of its socket."""
+
+    def __init__(self, pid: int, sock: socket.socket, stacks_fd: int, started: float) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.socket = sock
+        self.stacks_fd = stacks_fd
+        self.started = started  # time.monotonic()
+        self.timed_out = False
+        self.has_terminal = False
+        sock.setblocking(False)
+
+    def messages(self, deadline: float | None) -> Iterator[wire.Message]:
+        """What the test process sends, until it has *exited* or the deadline has passed.
+
+        Not until end of file: whatever it has forked may hold its end for ever.
+        Raises wire.Garbled.
+        """
+        reader = wire.Reader(self.socket.fileno())
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
+        while True:
+            wait = None if deadline is None else max(0, deadline - time.monotonic()) * 1000
+            ready = dict(poll.poll(wait))
+            if not ready:
+                self.timed_out = True
+                return
+            if self.socket.fileno() in ready:
+                yield from reader.read()
+                if reader.at_end:
+                    poll.unregister(self.socket)
+            elif self.pidfd in ready:
+                return
+
+    def answer(self, value: object) -> None:
+        """Answer a question of the test process, which waits for it."""
+        self.socket.setblocking(True)
+        try:
+            self.socket.sendall(json.dumps(value).encode() + b"\n")
+        except OSError:
+            pass  # it has died meanwhile
+        finally:
+            self.socket.setblocking(False)
+
+    def interrupt(self) -> None:
+        """Hand a ^C on: the test process is in a process group of its own."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGINT)
+
+    def ask_for_stacks(self) -> None:
+        """Have faulthandler write the stacks of all threads, and give it the time to."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, child.STACKS_SIGNAL)
+        size, deadline = -1, time.monotonic() + _STACKS_GRACE
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            now = os.fstat(self.stacks_fd).st_size
+            if now == size > 0:
+                break
+            size = now
+
+    def stacks(self) -> str:
+        """What faulthandler has written, for a crash too; each stack only down to our own frames."""
+        text = os.pread(self.stacks_fd, 1 << 20, 0).decode(errors="backslashreplace")
+        os.close(self.stacks_fd)
+        ours = f'  File "{os.path.dirname(os.path.abspath(__file__))}/'
+        lines, cut = [], False
+        for line in text.splitlines():
+            cut = line.startswith("  ") and (cut or line.startswith(ours))
+            if not cut:
+                lines.append(line)
+        return "\n".join(lines).strip()
+
+    def end(self) -> tuple[int, resource.struct_rusage]:
+        """Make sure that it is gone, whatever happened to us: its wait status and what it used."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        _, status, usage = os.wait4(self.pid, 0)
+        if self.has_terminal:
+            foreground(os.getpgrp())
+        os.close(self.pidfd)
+        self.socket.close()
+        return status, usage
