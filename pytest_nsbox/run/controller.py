@@ -29,6 +29,7 @@ class Controller:
         self._real: dict[str, str] = {}
         self._kinds: dict[object, Kind] = {}
         self._refusal: str | None = None
+        self._caches: list[str] | None = None
 
     def start(self) -> None:
         """Let the supervisor start, while pytest does something else."""
@@ -97,10 +98,14 @@ class Controller:
                 self.client.prefetch(self.kind(run.options), ahead=min(self.remaining, 2))
             run.finish(running, sandbox)
         finally:
+            keep = self.kept(run.options)
             carry = [(basetemp, False)] if basetemp else []
+            carry += [(path, True) for path in keep]
+            # The next tmp_path is numbered after this one.
+            wait = uses_basetemp(run.item) or bool(run.options.keep)
             with contextlib.suppress(SandboxError):
-                # The next tmp_path is numbered after this one.
-                sandbox.close(carry, wait=uses_basetemp(run.item))
+                for failure in sandbox.close(carry, wait=wait):
+                    run.item.warn(pytest.PytestWarning(f"nsbox: not copied out: {failure}"))
 
     def prepare_basetemp(self, item: pytest.Item) -> None:
         """Have basetemp made by us, for a test process would number a private one."""
@@ -128,6 +133,17 @@ class Controller:
                 hostname=options.hostname,
             )
         return kind
+
+    def kept(self, options: SandboxOptions) -> list[str]:
+        """What is copied out whole after a test: the caches of this run, and the user's own."""
+        if self._caches is None:
+            cache = getattr(self.config, "cache", None)
+            self._caches = [str(cache._cachedir)] if cache is not None else []
+            if self.config.pluginmanager.hasplugin("hypothesispytest"):
+                self._caches.append(os.path.join(os.getcwd(), ".hypothesis"))
+        root = str(self.config.rootpath)
+        own = [os.path.join(root, os.path.expanduser(path)) for path in options.keep]
+        return [self.real(path) for path in (*self._caches, *own)]
 
     def visible(self, basetemp: str | None) -> list[str]:
         """The paths that must be there in every sandbox, whatever hides them."""

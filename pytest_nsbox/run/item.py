@@ -282,7 +282,9 @@ class ItemRun:
 
     def changes(self, sandbox: Sandbox) -> list[list[str]]:
         basetemp = basetemp_of(self.config)
+        cache = getattr(self.config, "cache", None)
         left_out = [basetemp] if basetemp else []
+        left_out += [str(cache._cachedir)] if cache is not None else []
         return [list(change) for change in sandbox.changes(left_out)]
 
     def salvage_output(self, when: Any) -> None:
