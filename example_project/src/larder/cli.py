@@ -74,7 +74,7 @@ def status() -> int:
         return NOT_RUNNING
     print(
         f"running, pid {answer['pid']}, http://127.0.0.1:{answer['port']}, "
-        f"{answer['entries']} entries, {answer['bytes']} bytes"
+        f"entries: {answer['entries']}, bytes: {answer['bytes']}"
     )
     return 0
 

@@ -38,14 +38,18 @@ class SocketHandler(socketserver.StreamRequestHandler):
     server: SocketServer
 
     def handle(self) -> None:
+        request: Message = {}
         try:
-            answer = self.server.daemon.answer(read_message(self.rfile))
+            request = read_message(self.rfile)
+            answer = self.server.daemon.answer(request)
         except (Refused, ValueError) as error:
             answer = {"error": str(error)}
         except Unreachable:  # a client that only looks whether we are there
             return
         with contextlib.suppress(ConnectionError):
             write_message(self.wfile, answer)
+        if request.get("op") == "stop":  # only now: it is to have its answer
+            self.server.daemon.stop()
 
 
 class SocketServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -106,22 +110,20 @@ class Daemon:
     def serve(self) -> None:
         """Answer requests until told to stop, or until nobody asks any more."""
         for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, lambda *_: self._stop.set())
-        servers = (self.http_server, self.socket_server)
-        for server in servers:
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            signal.signal(signum, lambda *_: self.stop())
+        for server in (self.http_server, self.socket_server):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
         while not self._stop.wait(min(1.0, self.settings.idle_timeout)):
             if time.monotonic() - self._last_request > self.settings.idle_timeout:
                 log.info("idle for %.0f s", self.settings.idle_timeout)
                 break
-        for server in reversed(servers):
-            server.shutdown()
-        # The port last: until it is free, no other daemon touches these two.
+        # The port is ours until we exit: until then, no other daemon touches these two.
         SOCKET_FILE.unlink(missing_ok=True)
         PID_FILE.unlink(missing_ok=True)
-        for server in reversed(servers):
-            server.server_close()
         log.info("stopped")
+
+    def stop(self) -> None:
+        self._stop.set()
 
     def answer(self, request: Message) -> Message:
         self._last_request = time.monotonic()
@@ -138,7 +140,6 @@ class Daemon:
             entry = self.fetch(str(request["url"]), fresh=bool(request.get("fresh")))
             return {"path": str(entry.path), "size": entry.size, "digest": entry.digest}
         if op == "stop":
-            self._stop.set()
             return {"pid": os.getpid()}
         raise Refused(f"unknown operation {op!r}")
 
@@ -186,7 +187,7 @@ def start() -> int:
     )
     # Where another larder has started one at the same time, ours could not have the port; theirs
     # answers in a moment.
-    for _ in range(10):
+    for _ in range(5):
         with contextlib.suppress(Unreachable):
             return int(call("status")["pid"])
         time.sleep(0.05)
