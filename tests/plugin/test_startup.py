@@ -1,0 +1,127 @@
+"""A run without a sandboxed test: the plugin starts nothing and imports next to nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+RunPytest = Callable[..., pytest.RunResult]
+
+# Tells at the end of the run what is there; in it, a conftest of the inner run.
+_WITNESS = """
+import os, sys
+from pathlib import Path
+
+def children():
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [pid for path in tasks for pid in path.read_text().split()]
+
+def started():
+    "How many processes this one has started and reaped, which their times would tell."
+    times = os.times()
+    return times.children_user + times.children_system
+
+def pytest_runtest_logfinish(): print("\\nwhile running:", children())
+
+def pytest_unconfigure():
+    ours = sorted(n for n in sys.modules if n.startswith("pytest_nsbox"))
+    print("\\nat the end:", children())
+    print("reaped:", started())
+    print("pyroute2:", "pyroute2" in sys.modules)
+    print("ours:", *ours)
+"""
+
+
+@pytest.fixture
+def witness(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(_WITNESS)
+
+
+def told(result: pytest.RunResult, what: str) -> str:
+    """The last line in which the witness tells of it."""
+    return [line for line in result.outlines if line.startswith(f"{what}:")][-1].partition(": ")[2]
+
+
+@pytest.mark.usefixtures("witness")
+def test_without_a_sandboxed_test_no_process_is_started(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = run_pytest("-s")
+    result.assert_outcomes(passed=1)
+    assert told(result, "while running") == "[]"
+    assert told(result, "at the end") == "[]"
+    assert told(result, "reaped") == "0.0"
+
+
+@pytest.mark.usefixtures("witness")
+def test_with_sandboxes_off_no_process_is_started(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile("import pytest\n@pytest.mark.sandbox\ndef test_it(): pass")
+    result = run_pytest("-s", "--nsbox=off")
+    result.assert_outcomes(passed=1)
+    assert told(result, "while running") == "[]"
+
+
+@pytest.mark.usefixtures("witness")
+def test_collecting_alone_starts_no_process(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile("import pytest\n@pytest.mark.sandbox\ndef test_it(): pass")
+    result = run_pytest("-s", "--collect-only")
+    assert told(result, "at the end") == "[]"
+    assert told(result, "reaped") == "0.0"
+
+
+@pytest.mark.usefixtures("witness")
+def test_a_sandboxed_test_does_start_one(pytester: pytest.Pytester, run_pytest: RunPytest) -> None:
+    pytester.makepyfile("import pytest\n@pytest.mark.sandbox\ndef test_it(): pass")
+    result = run_pytest("-s")
+    result.assert_outcomes(passed=1)
+    assert told(result, "while running") != "[]"
+
+
+@pytest.mark.usefixtures("witness")
+def test_without_a_sandboxed_test_no_engine_is_imported(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = run_pytest("-s")
+    ours = set(told(result, "ours").split())
+    assert ours == {"pytest_nsbox", "pytest_nsbox.options", "pytest_nsbox.plugin"}
+    assert told(result, "pyroute2") == "False"
+
+
+@pytest.mark.usefixtures("witness")
+@pytest.mark.parametrize("network", ["host", "loopback", "none"])
+def test_pyroute2_is_never_imported_by_pytest_itself(
+    pytester: pytest.Pytester, run_pytest: RunPytest, network: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import sys
+        import pytest
+
+        @pytest.mark.sandbox(network={network!r})
+        def test_it(): assert "pyroute2" not in sys.modules
+        """
+    )
+    result = run_pytest("-s")
+    result.assert_outcomes(passed=1)
+    assert told(result, "pyroute2") == "False"
+
+
+def test_the_plugin_alone_imports_only_the_options() -> None:
+    code = (
+        "import sys, pytest; before = set(sys.modules); import pytest_nsbox.plugin; "
+        "print(sorted(n for n in set(sys.modules) - before if n.partition('.')[0] in "
+        "('pytest_nsbox', 'pyroute2', 'subprocess', 'socket', 'asyncio')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "['pytest_nsbox', 'pytest_nsbox.options', 'pytest_nsbox.plugin']\n"
