@@ -126,8 +126,8 @@ class _Copy:
                             _remove(f"{target}/{name}")
                 elif not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
                     self._make_file(source, target, status)
-        # Last, and children before parents: writing in a directory needs its mode, sets its mtime.
-        for source, target, status in reversed(made):
+        # Last: who writes in a directory may need another mode, and sets its mtime.
+        for source, target, status in made:
             with self.noting(target):
                 _dress(source, target, status)
 
