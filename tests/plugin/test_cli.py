@@ -47,7 +47,8 @@ def test_a_signal_is_128_and_its_number(nsbox: Nsbox, name: str) -> None:
     assert done.returncode == 128 + signal.Signals[f"SIG{name}"]
 
 
-def test_a_command_that_is_not_found_is_127(nsbox: Nsbox) -> None:
+def test_a_command_that_is_not_found_is_127(nsbox: Nsbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     done = nsbox("run", "--", "no-such-command")
     assert done.returncode == 127
     assert done.stderr == "nsbox: no-such-command: No such file or directory\n"

@@ -482,6 +482,28 @@ def test_a_subtest_that_fails_is_reported_and_fails_the_test(
     assert results[1].ret == pytest.ExitCode.TESTS_FAILED
 
 
+def test_a_subtest_of_unittest_that_fails_fails_the_test(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        """
+        import unittest
+        import pytest
+
+        @pytest.mark.sandbox
+        class TestIt(unittest.TestCase):
+            def test_it(self):
+                for n in range(3):
+                    with self.subTest(n=n):
+                        self.assertNotEqual(n, 1)
+        """
+    )
+    results = [run_pytest(f"--nsbox={mode}") for mode in ("off", "marked")]
+    bare, boxed = (result.parseoutcomes() for result in results)
+    assert boxed == bare
+    assert "failed" in boxed
+
+
 def test_pytest_exit_ends_the_run_with_its_reason(
     pytester: pytest.Pytester, run_pytest: RunPytest
 ) -> None:
