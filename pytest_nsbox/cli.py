@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -152,11 +154,15 @@ def _execute(enter, cwd: str, command: list[str], options: SandboxOptions) -> No
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGTTOU):
             signal.signal(number, signal.SIG_DFL)
         os.environ.update(options.env)
+        found = "/" in command[0] or shutil.which(command[0]) is not None
+        status = 126 if found else 127
+        if not found:  # execvp would name the first directory of PATH that it may not search
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.execvp(command[0], command)
     except OSError as error:
-        found = not isinstance(error, FileNotFoundError)
-        print(f"nsbox: {command[0]}: {error.strerror}", file=sys.stderr)
-        status = 126 if found else 127
+        if isinstance(error, FileNotFoundError):
+            status = 127
+        print(f"nsbox: {command[0]}: {error.strerror or error}", file=sys.stderr)
     finally:
         os._exit(status)
 

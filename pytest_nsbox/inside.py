@@ -8,6 +8,8 @@ from pytest_nsbox.run.test_process import TestProcess
 from pytest_nsbox.sandbox.changes import Change
 from pytest_nsbox.sandbox.client import Process, SandboxError
 
+__all__ = ["Change", "Process", "Sandbox", "SandboxError"]
+
 
 class Sandbox:
     """The sandbox of the running test."""

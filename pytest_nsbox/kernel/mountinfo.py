@@ -65,25 +65,22 @@ def visible(mounts: Iterable[Mount]) -> list[Mount]:
     """
     mounts = list(mounts)
     by_id = {mount.id: mount for mount in mounts}
-    covered_by: dict[tuple[int, str], int] = {}
-    for mount in mounts:
-        covered_by[mount.parent, mount.point] = mount.id
+    # What lies on a point of a mount: the last one mounted there.
+    on_top = {(mount.parent, mount.point): mount.id for mount in mounts if mount.parent != mount.id}
 
     def reachable(mount: Mount) -> bool:
-        # Walk up: at every ancestor, nothing else may be mounted on the way down to us.
-        if (mount.id, mount.point) in covered_by:
-            return False  # something is mounted on top of our own root
-        while True:
-            parent = by_id.get(mount.parent)
-            if parent is None or parent is mount:
-                return True
-            if covered_by[mount.parent, mount.point] != mount.id:
+        if (mount.id, mount.point) in on_top:
+            return False  # something lies on our own root
+        # Walk up: on every ancestor, nothing else may lie on the way down to us.
+        while (parent := by_id.get(mount.parent)) is not None and parent is not mount:
+            if on_top[mount.parent, mount.point] != mount.id:
                 return False
             way = mount.point
-            while len(way) > len(parent.point) and way != "/":
+            while way != parent.point:
                 way = way.rpartition("/")[0] or "/"
-                if way != parent.point and (parent.id, way) in covered_by:
+                if (parent.id, way) in on_top:
                     return False
             mount = parent
+        return True
 
     return [mount for mount in mounts if reachable(mount)]

@@ -14,9 +14,11 @@ from typing import Literal
 import pytest
 
 from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import adapters
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.item import ItemRun, basetemp_of, runs_bare, uses_basetemp
-from pytest_nsbox.sandbox.client import Client, Kind, SandboxError
+from pytest_nsbox.run.running import Running
+from pytest_nsbox.sandbox.client import Client, Kind, Refused, Sandbox, SandboxError
 
 
 class Controller:
@@ -34,6 +36,7 @@ class Controller:
     def start(self) -> None:
         """Let the supervisor start, while pytest does something else."""
         self.config.pluginmanager.register(child.Relay(), "nsbox-relay")
+        adapters.spare_our_modules()
         self.client.start()
 
     def stop(self) -> None:
@@ -87,13 +90,12 @@ class Controller:
 
     def run_in_sandbox(self, run: ItemRun) -> None:
         try:
-            sandbox = self.client.acquire(self.kind(run.options), ahead=min(self.remaining, 2))
+            sandbox, running = self.start_run(run)
         except SandboxError as error:
             run.refuse(explain(error), skip=False)
             return
         basetemp = basetemp_of(self.config)
         try:
-            running = run.start(sandbox)
             if self.remaining > 0:
                 self.client.prefetch(self.kind(run.options), ahead=min(self.remaining, 2))
             run.finish(running, sandbox)
@@ -106,6 +108,25 @@ class Controller:
             with contextlib.suppress(SandboxError):
                 for failure in sandbox.close(carry, wait=wait):
                     run.item.warn(pytest.PytestWarning(f"nsbox: not copied out: {failure}"))
+
+    def start_run(self, run: ItemRun) -> tuple[Sandbox, Running]:
+        """A test process in a sandbox. Raises SandboxError.
+
+        What was made ahead may have died with its supervisor (an out-of-memory killer, an operator):
+        nothing of the test has run then, and a new supervisor gets one more try.
+        """
+        for last in (False, True):
+            try:
+                kind = self.kind(run.options)
+                sandbox = self.client.acquire(kind, ahead=min(self.remaining, 2))
+                return sandbox, run.start(sandbox)
+            except Refused:
+                raise
+            except SandboxError:
+                self.client.stop()
+                if last:
+                    raise
+        raise AssertionError("unreachable")
 
     def prepare_basetemp(self, item: pytest.Item) -> None:
         """Have basetemp made by us, for a test process would number a private one."""

@@ -122,10 +122,9 @@ class ItemRun:
         plugins = self.config.pluginmanager
         capture = plugins.getplugin("capturemanager")
         logging = plugins.getplugin("logging-plugin")
+        self.item.stash.setdefault(caplog_records_key, {})
         with contextlib.ExitStack() as stack:
             if logging is not None:
-                if when == "setup":
-                    self.item.stash[caplog_records_key] = {}
                 around = logging._runtest_for(self.item, when)
                 if not hasattr(around, "__enter__"):  # a bare generator before pytest 9.2
                     around = contextlib.contextmanager(lambda: around)()
@@ -149,7 +148,11 @@ class ItemRun:
         started = time.monotonic()
         pid = -1
         try:
-            pid = sandbox.fork()
+            try:
+                pid = sandbox.fork()
+            except OSError as error:
+                # ENOMEM: its init has died, and so its PID namespace takes no more processes.
+                raise SandboxError(f"cannot fork into the sandbox: {error}") from error
             if pid == 0:
                 ours.close()
                 child.run(
@@ -213,7 +216,10 @@ class ItemRun:
         elif kind == "warning":
             relay_warning(message)
         elif kind == "ask":
-            running.answer(self.changes(sandbox))
+            found: list[list[str]] = []
+            with contextlib.suppress(SandboxError):  # without a supervisor there is nobody to ask
+                found = self.changes(sandbox)
+            running.answer(found)
         elif kind == "terminal":
             running.has_terminal = True
         elif kind == "end":

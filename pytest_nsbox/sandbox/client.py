@@ -73,7 +73,6 @@ class Client:
         )
         self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self._socket: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
         self._complaints: int | None = None  # a memfd: the supervisor's standard error
         self._is_ready = False
         self._asked_for: Kind | None = None
@@ -89,13 +88,14 @@ class Client:
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         self._complaints = os.memfd_create("nsbox-supervisor-stderr")
         with theirs:
-            self._process = subprocess.Popen(
+            subprocess.run(
                 [sys.executable, "-I", "-S", "-c", _MAIN.format(package=package)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._complaints,
                 cwd="/",
                 start_new_session=True,  # out of the terminal's reach: ^C is for pytest
+                check=False,  # what runs on is a fork of this process: see supervisor.main
             )
         ours.settimeout(_ANSWER_SECONDS)
         self._socket = ours
@@ -170,13 +170,6 @@ class Client:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process is not None:
-            try:
-                self._process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
         for fd in (self._complaints, self.own_pid_namespace):
             if fd is not None:
                 os.close(fd)
@@ -188,9 +181,6 @@ class Client:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process is not None:
-            self._process.returncode = 0  # not our child: Popen must not warn of it, nor wait
-            self._process = None
         for fd in (self._complaints, self.own_pid_namespace):
             if fd is not None:
                 os.close(fd)

@@ -399,6 +399,9 @@ def probe_mounts(mounts: list[mountinfo.Mount]) -> dict[str, str]:
 
 def main() -> None:
     """Serve the client at the other end of the socket that is our standard input."""
+    if os.fork():
+        # A suite may kill the children of its process (psutil's does), and we must not be one.
+        os._exit(0)
     requests = socket.socket(fileno=os.dup(0))
     # Ordinary signals are the terminal's, and so pytest's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
