@@ -10,7 +10,6 @@ import contextlib
 import faulthandler
 import os
 import random
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -142,31 +141,35 @@ class ItemRun:
             # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
             # for it for ever, and pytest does so on every failure. The child starts its own.
             faulthandler.cancel_dump_traceback_later()
-        ours, theirs = socket.socketpair()
+        # Pipes and not a socket pair: a test may list its process' connections.
+        reports, send_reports = os.pipe()
+        read_answers, answers = os.pipe()
         stacks = os.memfd_create("nsbox-stacks")
         state, cwd = random.getstate(), os.getcwd()
         started = time.monotonic()
         pid = -1
         try:
-            try:
-                pid = sandbox.fork()
-            except OSError as error:
-                # ENOMEM: its init has died, and so its PID namespace takes no more processes.
-                raise SandboxError(f"cannot fork into the sandbox: {error}") from error
+            pid = sandbox.fork()
             if pid == 0:
-                ours.close()
+                os.close(reports)
+                os.close(answers)
+                home = child.Home(send_reports, read_answers)
                 child.run(
-                    self.item, self.nextitem, self.options, theirs.detach(), stacks, state,
+                    self.item, self.nextitem, self.options, home, stacks, state,
                     enter=sandbox.enter, cwd=cwd,
                 )  # fmt: skip
+        except OSError as error:
+            # ENOMEM: its init has died, and so its PID namespace takes no more processes.
+            raise SandboxError(f"cannot fork into the sandbox: {error}") from error
         finally:
             if pid == 0:
-                os._exit(1)  # pragma: no cover
-            theirs.close()
+                os._exit(1)
+            os.close(send_reports)
+            os.close(read_answers)
             if pid < 0:
-                ours.close()
-                os.close(stacks)
-        return Running(pid, ours, stacks, started)
+                for fd in (reports, answers, stacks):
+                    os.close(fd)
+        return Running(pid, reports, answers, stacks, started)
 
     def finish(self, running: Running, sandbox: Sandbox) -> None:
         """Relay what the test process sends until it has ended, however it ends."""

@@ -8,7 +8,6 @@ import os
 import resource
 import select
 import signal
-import socket
 import time
 from collections.abc import Iterator
 
@@ -20,17 +19,21 @@ _STACKS_GRACE = 1.0  # seconds for faulthandler to write the stacks of a test th
 
 
 class Running:
-    """A test process and our end of its socket."""
+    """A test process and our ends of its pipes."""
 
-    def __init__(self, pid: int, sock: socket.socket, stacks_fd: int, started: float) -> None:
+    def __init__(
+        self, pid: int, reports: int, answers: int, stacks_fd: int, started: float
+    ) -> None:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
-        self.socket = sock
+        self.reports = reports  # to read from
+        self.answers = answers  # to write to
         self.stacks_fd = stacks_fd
         self.started = started  # time.monotonic()
         self.timed_out = False
         self.has_terminal = False
-        sock.setblocking(False)
+        os.set_blocking(reports, False)
+        os.set_blocking(answers, False)
 
     def messages(self, deadline: float | None) -> Iterator[wire.Message]:
         """What the test process sends, until it has *exited* or the deadline has passed.
@@ -38,9 +41,9 @@ class Running:
         Not until end of file: whatever it has forked may hold its end for ever.
         Raises wire.Garbled.
         """
-        reader = wire.Reader(self.socket.fileno())
+        reader = wire.Reader(self.reports)
         poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
+        poll.register(self.reports, select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
         while True:
             wait = None if deadline is None else max(0, deadline - time.monotonic()) * 1000
@@ -48,22 +51,23 @@ class Running:
             if not ready:
                 self.timed_out = True
                 return
-            if self.socket.fileno() in ready:
+            if self.reports in ready:
                 yield from reader.read()
                 if reader.at_end:
-                    poll.unregister(self.socket)
+                    poll.unregister(self.reports)
             elif self.pidfd in ready:
                 return
 
     def answer(self, value: object) -> None:
-        """Answer a question of the test process, which waits for it."""
-        self.socket.setblocking(True)
-        try:
-            self.socket.sendall(json.dumps(value).encode() + b"\n")
-        except OSError:
-            pass  # it has died meanwhile
-        finally:
-            self.socket.setblocking(False)
+        """Answer a question of the test process, which waits for it, unless it has died."""
+        left = memoryview(json.dumps(value).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            while left:
+                exited, ready, _ = select.select([self.pidfd], [self.answers], [])
+                if exited:
+                    return
+                if ready:
+                    left = left[os.write(self.answers, left) :]
 
     def interrupt(self) -> None:
         """Hand a ^C on: the test process is in a process group of its own."""
@@ -102,5 +106,6 @@ class Running:
         if self.has_terminal:
             foreground(os.getpgrp())
         os.close(self.pidfd)
-        self.socket.close()
+        os.close(self.reports)
+        os.close(self.answers)
         return status, usage

@@ -18,7 +18,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator
-from typing import Any, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
@@ -34,6 +34,13 @@ from pytest_nsbox.sandbox.terminal import foreground
 # By which the controller asks for the stacks of all threads before it kills a test that has timed
 # out. faulthandler's handler is C and needs no GIL; real-time signals are rarely anybody's.
 STACKS_SIGNAL = signal.SIGRTMAX - 1
+
+
+class Home(NamedTuple):
+    """The pipes to the controller and from it."""
+
+    reports: int
+    answers: int
 
 
 class Relay:
@@ -70,11 +77,11 @@ class TestProcess:
 
     __test__ = False
 
-    def __init__(self, item: pytest.Item, options: SandboxOptions, fd: int) -> None:
+    def __init__(self, item: pytest.Item, options: SandboxOptions, home: Home) -> None:
         self.item = item
         self.config = item.config
         self.options = options
-        self.fd = fd
+        self.home = home
         self.pid = os.getpid()
         # The output and log records of the controller's share of the setup.
         self.inherited_sections = list(item._report_sections)
@@ -169,7 +176,7 @@ class TestProcess:
             return text
 
         frame = wire.encode({"type": type, **values}, as_repr)
-        wire.write(self.fd, frame)
+        wire.write(self.home.reports, frame)
         for text in foreign:
             self.showwarning(
                 pytest.PytestWarning(
@@ -186,7 +193,7 @@ class TestProcess:
         self.send("ask", what=what)
         answer = bytearray()
         while not answer.endswith(b"\n"):
-            chunk = os.read(self.fd, 1 << 16)
+            chunk = os.read(self.home.answers, 1 << 16)
             if not chunk:
                 raise RuntimeError("the controller has gone")
             answer += chunk
@@ -228,14 +235,14 @@ def run(
     item: pytest.Item,
     nextitem: pytest.Item | None,
     options: SandboxOptions,
-    fd: int,
+    home: Home,
     stacks_fd: int,
     random_state: object,
     *,
     enter: Callable[[str], None],
     cwd: str,
 ) -> NoReturn:
-    """Be the test process of ``item``; ``fd`` leads home. Never returns, never raises."""
+    """Be the test process of ``item``; ``home`` leads back. Never returns, never raises."""
     global current
     status = 1
     try:
@@ -246,11 +253,11 @@ def run(
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
         if faulthandler.is_enabled():
             faulthandler.enable(stacks_fd)  # a crash goes into its report, not on the terminal
-        current = TestProcess(item, options, fd)
+        current = TestProcess(item, options, home)
         current.run(nextitem)
         status = 0
     except BaseException:
-        report_trouble(fd, traceback.format_exc())
+        report_trouble(home.reports, traceback.format_exc())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):

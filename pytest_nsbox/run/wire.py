@@ -1,6 +1,6 @@
 """Framing between a test process and its controller: JSON objects, never pickle.
 
-A test may do anything, with our end of the socket too.  So the receiver believes nothing: a frame
+A test may do anything, with our end of the pipe too.  So the receiver believes nothing: a frame
 that is not one of ours ends the conversation (``Garbled``), it does not end the run.
 """
 
@@ -21,7 +21,7 @@ _CHUNK = 1 << 18
 
 
 class Garbled(Exception):
-    """Something else than our messages came out of the socket."""
+    """Something else than our messages came out of the pipe."""
 
 
 # Taken now: a test may replace them, and its report must still get home.
