@@ -19,7 +19,7 @@ demo: $(STAMP) ## run the example project bare, then sandboxed, and show what di
 	$(RUN) example_project/demo.py $(ARGS)
 
 test: $(STAMP) ## run the whole suite
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto $(ARGS)
 
 lint: $(STAMP) ## check style, format and types
 	$(RUN) -m ruff check

@@ -24,7 +24,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 PYTESTS = ("8.4", "9.0", "9.1", "9.2")
 # The CPython that meets every pytest in the corner matrix.
 MIDDLE = "3.12"
-DEFAULT_PYTEST_ARGS = ("tests", "-q", "-x")
+DEFAULT_PYTEST_ARGS = ("tests", "-q", "-x", "-n", "auto")
 
 
 class Pair(NamedTuple):
