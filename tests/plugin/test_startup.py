@@ -15,20 +15,28 @@ _WITNESS = """
 import os, sys
 from pathlib import Path
 
-def children():
-    tasks = Path("/proc/self/task").glob("*/children")
-    return [pid for path in tasks for pid in path.read_text().split()]
+def started_by_us():
+    "What carries our mark in its environment: the supervisor is a child of nobody here."
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                if os.environ["WITNESS"].encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                pass
+    return found
 
 def started():
     "How many processes this one has started and reaped, which their times would tell."
     times = os.times()
     return times.children_user + times.children_system
 
-def pytest_runtest_logfinish(): print("\\nwhile running:", children())
+def pytest_runtest_logfinish(): print("\\nwhile running:", started_by_us())
 
 def pytest_unconfigure():
     ours = sorted(n for n in sys.modules if n.startswith("pytest_nsbox"))
-    print("\\nat the end:", children())
+    print("\\nat the end:", started_by_us())
     print("reaped:", started())
     print("pyroute2:", "pyroute2" in sys.modules)
     print("ours:", *ours)
@@ -36,7 +44,8 @@ def pytest_unconfigure():
 
 
 @pytest.fixture
-def witness(pytester: pytest.Pytester) -> None:
+def witness(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WITNESS", str(pytester.path))
     pytester.makeconftest(_WITNESS)
 
 
