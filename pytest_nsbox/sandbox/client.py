@@ -62,7 +62,7 @@ class Kind(NamedTuple):
 class Client:
     """The one supervisor of this process, started when it is first needed.
 
-    A forked child must not use it (and cannot: see ``forget``).
+    A forked child must not use it, and cannot once it has called ``stop``.
     """
 
     def __init__(self) -> None:
@@ -165,18 +165,10 @@ class Client:
         return list(self._answer()[0]["failures"]) if wait else []
 
     def stop(self) -> None:
-        """End the supervisor, and with it every sandbox; harmless when there is none."""
-        self._drop_prefetched()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        for fd in (self._complaints, self.own_pid_namespace):
-            if fd is not None:
-                os.close(fd)
-        self._complaints = self.own_pid_namespace = None
+        """Let the supervisor go, which ends it and every sandbox; harmless when there is none.
 
-    def forget(self) -> None:
-        """In a forked child: close what only the parent may use."""
+        In a forked child that closes copies only: the supervisor stays its parent's.
+        """
         self._drop_prefetched()
         if self._socket is not None:
             self._socket.close()
@@ -304,7 +296,7 @@ class Sandbox:
         client = self._client
         if client.privileged:
             self._join()
-        client.forget()
+        client.stop()
         self.close_fds()
         os.setpgid(0, 0)  # else kill(0, …) would reach pytest's own group, outside
         privileges.drop(client.keep_capabilities, client.other_capabilities)
