@@ -90,14 +90,15 @@ class Controller:
 
     def run_in_sandbox(self, run: ItemRun) -> None:
         try:
-            sandbox, running = self.start_run(run)
+            kind = self.kind(run.options)
+            sandbox, running = self.start_run(run, kind)
         except SandboxError as error:
             run.refuse(explain(error), skip=False)
             return
         basetemp = basetemp_of(self.config)
         try:
             if self.remaining > 0:
-                self.client.prefetch(self.kind(run.options), ahead=min(self.remaining, 2))
+                self.client.prefetch(kind, ahead=min(self.remaining, 2))
             run.finish(running, sandbox)
         finally:
             keep = self.kept(run.options)
@@ -109,7 +110,7 @@ class Controller:
                 for failure in sandbox.close(carry, wait=wait):
                     run.item.warn(pytest.PytestWarning(f"nsbox: not copied out: {failure}"))
 
-    def start_run(self, run: ItemRun) -> tuple[Sandbox, Running]:
+    def start_run(self, run: ItemRun, kind: Kind) -> tuple[Sandbox, Running]:
         """A test process in a sandbox. Raises SandboxError.
 
         What was made ahead may have died with its supervisor (an out-of-memory killer, an operator):
@@ -117,7 +118,6 @@ class Controller:
         """
         for last in (False, True):
             try:
-                kind = self.kind(run.options)
                 sandbox = self.client.acquire(kind, ahead=min(self.remaining, 2))
                 return sandbox, run.start(sandbox)
             except Refused:
