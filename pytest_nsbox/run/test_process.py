@@ -282,7 +282,7 @@ def adopt_python(config: pytest.Config, options: SandboxOptions, random_state: o
         tracker._resource_tracker._fd = None
         tracker._resource_tracker._pid = None
     if config.pluginmanager.hasplugin("faulthandler"):
-        # The controller's watchdog was cancelled before the fork: see controller.fork_item.
+        # The controller's watchdog was cancelled before the fork: see ItemRun.start.
         timeout = get_timeout_config_value(config)
         if timeout > 0:
             faulthandler.dump_traceback_later(
