@@ -142,7 +142,7 @@ class Supervisor:
         plan = self.plans[ready.kind]
         failures: list[str] = []
         # Nothing may change any more what we are about to copy.
-        os.kill(ready.init, signal.SIGKILL)
+        kill(ready.init)
         for path, whole in message["carry"]:
             place = rootfs.locate(plan, ready.box, path)
             if place is None or not os.path.lexists(place[0]):
@@ -231,7 +231,7 @@ class Supervisor:
         for fd in ready.fds:
             os.close(fd)
         # Not waited for: an init is gone only when the client has reaped its test process.
-        os.kill(ready.init, signal.SIGKILL)
+        kill(ready.init)
         self.zombies.add(ready.init)
         remove_box(ready.box)
 
@@ -242,6 +242,12 @@ class Supervisor:
             if not pid:
                 return
             self.zombies.discard(pid)
+
+
+def kill(init_pid: int) -> None:
+    """SIGKILL for an init, and with it for its sandbox; it may have died, and been reaped, before."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(init_pid, signal.SIGKILL)
 
 
 class BuildError(OSError):
