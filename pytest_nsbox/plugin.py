@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -54,7 +55,10 @@ class Settings:
                         f"the sandbox marker takes keywords only, not {marker.args[0]!r}; "
                         f"allowed are {', '.join(KEYS)}"
                     )
-            return merge(self.defaults, [marker.kwargs for marker in reversed(markers)])
+            given = [marker.kwargs for marker in reversed(markers)]
+            # The closest conftest is asked first, and what comes last counts.
+            given += reversed(item.ihook.pytest_nsbox_options(item=item))
+            return merge(self.defaults, given)
         except OptionError as error:
             return OptionError(f"{item.nodeid}: {error}")
 
@@ -67,6 +71,12 @@ def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...], default:
             f"{name} = {value!r} is not allowed; choose from {', '.join(allowed)}"
         )
     return str(value)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from pytest_nsbox import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -118,10 +128,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if many and sys.platform == "linux":
         from pytest_nsbox.run.controller import Controller
 
-        controller = settings.controller = Controller(config)
+        controller = Controller(config, settings.options, settings.unavailable)
+        settings.controller = controller
         controller.remaining = many
         config.add_cleanup(controller.stop)
         controller.start()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    # The innermost: whoever reads at the end of the loop what tests have left (pytest-cov does)
+    # is to find it.
+    try:
+        return (yield)
+    finally:
+        controller = session.config.stash[settings_key].controller
+        if controller is not None:
+            controller.settle()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -129,11 +152,8 @@ def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Literal[True] | None:
     # Not a wrapper: those of others (warnings, faulthandler, pytest-timeout) stay around us.
-    settings = item.config.stash[settings_key]
-    options = settings.options(item)
-    if not isinstance(options, SandboxOptions) or settings.controller is None:
-        return None
-    return settings.controller.protocol(item, nextitem, options, settings.unavailable)
+    controller = item.config.stash[settings_key].controller
+    return None if controller is None else controller.protocol(item, nextitem)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 
-from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.options import OptionError, SandboxOptions
 from pytest_nsbox.run import adapters
 from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.item import ItemRun, basetemp_of, runs_bare, uses_basetemp
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Client, Kind, Refused, Sandbox, SandboxError
@@ -24,48 +26,71 @@ from pytest_nsbox.sandbox.client import Client, Kind, Refused, Sandbox, SandboxE
 class Controller:
     """Runs items in sandboxes that it gets from one client."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        options: Callable[[pytest.Item], SandboxOptions | OptionError | None],
+        unavailable: str,
+    ) -> None:
         self.config = config
+        self.options = options
+        self.unavailable = unavailable
+        self.pid = os.getpid()
         self.client = Client()
         self.remaining = 0
         self._real: dict[str, str] = {}
         self._kinds: dict[object, Kind] = {}
         self._refusal: str | None = None
-        self._caches: list[str] | None = None
+        self._keep: list[str] | None = None
+        self.not_copied: list[str] = []
+        self._seam = Seam(config, self.runtestprotocol)
 
     def start(self) -> None:
         """Let the supervisor start, while pytest does something else."""
         self.config.pluginmanager.register(child.Relay(), "nsbox-relay")
-        adapters.spare_our_modules()
+        adapters.register(self.config)
         self.client.start()
 
+    def settle(self) -> None:
+        """Wait for what is still being copied out."""
+        with contextlib.suppress(SandboxError):
+            self.not_copied += self.client.settle()
+
     def stop(self) -> None:
+        self._seam.close()
         self.client.stop()
 
     def notes(self) -> list[str]:
-        """What of the host the sandboxes of this run left out, and why."""
-        return list(self.client.notes)
+        """What of the host the sandboxes left out, and what was not copied back, and why."""
+        return [*self.client.notes, *(f"not copied out: {failure}" for failure in self.not_copied)]
 
-    def protocol(
-        self,
-        item: pytest.Item,
-        nextitem: pytest.Item | None,
-        options: SandboxOptions,
-        unavailable: str,
-    ) -> Literal[True] | None:
-        """pytest_runtest_protocol for an item with these options; None leaves it to pytest."""
-        self.remaining -= 1
-        if runs_bare(item):
-            return None
-        refusal = self.refusal()
-        if refusal and unavailable == "run":
-            item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
+    def protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Literal[True] | None:
+        """pytest_runtest_protocol; None leaves it to another, who may want several attempts."""
+        if self._seam.is_used or not isinstance(self.options(item), SandboxOptions):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        run = ItemRun(item, nextitem, options)
+        self.runtestprotocol(item, nextitem=nextitem)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def runtestprotocol(
+        self, item: pytest.Item, log: bool = True, nextitem: pytest.Item | None = None
+    ) -> list[pytest.TestReport]:
+        """pytest's function of that name, in a sandbox where the item is to have one."""
+        options = self.options(item)
+        if not isinstance(options, SandboxOptions):
+            return self._seam.theirs(item, log=log, nextitem=nextitem)
+        self.remaining = max(0, self.remaining - 1)
+        if runs_bare(item):
+            return self._seam.theirs(item, log=log, nextitem=nextitem)
+        refusal = self.refusal()
+        if refusal and self.unavailable == "run":
+            item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
+            return self._seam.theirs(item, log=log, nextitem=nextitem)
+        run = ItemRun(item, nextitem, options, log=log)
         try:
             if refusal:
-                run.refuse(refusal, skip=unavailable == "skip")
+                run.refuse(refusal, skip=self.unavailable == "skip")
             else:
                 self.prepare_basetemp(item)
                 if run.set_up_broad():
@@ -75,11 +100,15 @@ class Controller:
             if hasattr(item, "_request"):
                 item._request = False
                 item.funcargs = None  # type: ignore[attr-defined]
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        return True
+        return run.reports
 
     def refusal(self) -> str:
         """Why this machine gives us no sandbox, "" if it does; tried once, for real."""
+        if os.getpid() != self.pid:
+            return (
+                "another plugin has forked pytest to run this test, and sandboxes belong to the "
+                "process that asked for them; leave its option out (--forked and the like)"
+            )
         if self._refusal is None:
             try:
                 self.client.acquire(self.kind(SandboxOptions())).close()
@@ -107,8 +136,7 @@ class Controller:
             # The next tmp_path is numbered after this one.
             wait = uses_basetemp(run.item) or bool(run.options.keep)
             with contextlib.suppress(SandboxError):
-                for failure in sandbox.close(carry, wait=wait):
-                    run.item.warn(pytest.PytestWarning(f"nsbox: not copied out: {failure}"))
+                self.not_copied += sandbox.close(carry, wait=wait)
 
     def start_run(self, run: ItemRun, kind: Kind) -> tuple[Sandbox, Running]:
         """A test process in a sandbox. Raises SandboxError.
@@ -156,15 +184,13 @@ class Controller:
         return kind
 
     def kept(self, options: SandboxOptions) -> list[str]:
-        """What is copied out whole after a test: the caches of this run, and the user's own."""
-        if self._caches is None:
-            cache = getattr(self.config, "cache", None)
-            self._caches = [str(cache._cachedir)] if cache is not None else []
-            if self.config.pluginmanager.hasplugin("hypothesispytest"):
-                self._caches.append(os.path.join(os.getcwd(), ".hypothesis"))
+        """What is copied out whole after a test: what plugins keep, and the user's own."""
+        if self._keep is None:
+            answers = self.config.hook.pytest_nsbox_keep(config=self.config)
+            self._keep = [path for answer in answers for path in answer]
         root = str(self.config.rootpath)
-        own = [os.path.join(root, os.path.expanduser(path)) for path in options.keep]
-        return [self.real(path) for path in (*self._caches, *own)]
+        paths = (*self._keep, *options.keep)
+        return [self.real(os.path.join(root, os.path.expanduser(path))) for path in paths]
 
     def visible(self, basetemp: str | None) -> list[str]:
         """The paths that must be there in every sandbox, whatever hides them."""

@@ -54,10 +54,15 @@ def runs_bare(item: pytest.Item) -> bool:
 class ItemRun:
     """The run of one item."""
 
-    def __init__(self, item: Any, nextitem: pytest.Item | None, options: SandboxOptions) -> None:
+    def __init__(
+        self, item: Any, nextitem: pytest.Item | None, options: SandboxOptions, *, log: bool = True
+    ) -> None:
         self.item = item
         self.nextitem = nextitem
         self.options = options
+        self.is_logged = log  # or whoever called looks at the reports first
+        self.reports: list[pytest.TestReport] = []
+        self.carried: dict[str, Any] = {}  # what plugins have collected in the test process
         self.session: pytest.Session = item.session
         self.config: pytest.Config = item.config
         self.broad: CallInfo[None] | None = None
@@ -91,7 +96,7 @@ class ItemRun:
         before = len(item._report_sections)
         with self.phase("teardown"):
             call = CallInfo.from_call(
-                lambda: self.session._setupstate.teardown_exact(nextitem),
+                lambda: self.apply_and_tear_down(nextitem),
                 when="teardown",
                 reraise=_RERAISE,
             )
@@ -114,6 +119,14 @@ class ItemRun:
         else:
             held.outcome, held.longrepr = ours.outcome, ours.longrepr
         self.log(held, call)
+
+    def apply_and_tear_down(self, nextitem: pytest.Item | None) -> None:
+        try:
+            self.item.ihook.pytest_nsbox_apply(
+                item=self.item, nextitem=self.nextitem, data=self.carried
+            )
+        finally:
+            self.session._setupstate.teardown_exact(nextitem)
 
     @contextlib.contextmanager
     def phase(self, when: Any) -> Iterator[None]:
@@ -225,6 +238,8 @@ class ItemRun:
             running.answer(found)
         elif kind == "terminal":
             running.has_terminal = True
+        elif kind == "carried":
+            self.carried = message["data"]
         elif kind == "end":
             self.has_ended = True
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
@@ -247,7 +262,9 @@ class ItemRun:
         if report.when == "setup" and self.broad is not None:
             report.duration += self.broad.duration
             report.start = self.broad.start
-        if report.when == "teardown":
+        if hasattr(report, "context"):
+            self.item.ihook.pytest_runtest_logreport(report=report)
+        elif report.when == "teardown":
             self.teardown = report
         else:
             self.log(report)
@@ -314,7 +331,9 @@ class ItemRun:
         return report
 
     def log(self, report: pytest.TestReport, call: CallInfo[None] | None = None) -> None:
-        self.item.ihook.pytest_runtest_logreport(report=report)
+        self.reports.append(report)
+        if self.is_logged:
+            self.item.ihook.pytest_runtest_logreport(report=report)
         if (
             call is not None
             and call.excinfo is not None

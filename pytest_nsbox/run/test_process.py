@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 import pytest
@@ -96,7 +96,9 @@ class TestProcess:
         warnings.showwarning = self.showwarning
         if self.config.option.capture == "no" and os.isatty(0):
             self.take_terminal()
+        hook = self.item.ihook
         try:
+            hook.pytest_nsbox_enter(item=self.item)
             runtestprotocol(self.item, log=True, nextitem=nextitem)
         except Exit as error:
             self.finish()
@@ -106,7 +108,14 @@ class TestProcess:
             self.send("interrupt")
         else:
             collect_late_exceptions(self.config)
+            self.carry(hook.pytest_nsbox_collect(item=self.item))
             self.send("end", shouldfail=session.shouldfail, shouldstop=session.shouldstop)
+
+    def carry(self, collected: list[Mapping[str, Any]]) -> None:
+        """Send home what plugins have collected."""
+        data = {name: value for answer in collected for name, value in answer.items()}
+        if data:
+            self.send("carried", data=data)
 
     def become_the_reporter(self) -> None:
         """From here on a report is heard by the session, which counts for --maxfail, and by us.

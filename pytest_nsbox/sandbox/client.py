@@ -164,6 +164,14 @@ class Client:
         self._send({"request": "close", "sandbox": number, "carry": list(carry), "answer": wait})
         return list(self._answer()[0]["failures"]) if wait else []
 
+    def settle(self) -> list[str]:
+        """Wait until everything asked before is done; what could not be copied out meanwhile."""
+        if self._socket is None or not self._is_ready:
+            return []
+        self._collect()
+        self._send({"request": "settle"})
+        return list(self._answer()[0]["failures"])
+
     def stop(self) -> None:
         """Let the supervisor go, which ends it and every sandbox; harmless when there is none.
 
@@ -315,7 +323,8 @@ class Sandbox:
         """Kill what is left in there, and let the supervisor take the rest away.
 
         ``carry``: paths to copy to the host first, each whole (True) or only what is new in that
-        directory (False).  With ``wait``, returns when that is done, and what could not be copied.
+        directory (False); the last name may have wildcards.  With ``wait``, returns when that is
+        done, and what could not be copied; ``Client.settle`` says it of those without.
         The caller must have reaped its test process, or do so soon.
         """
         self.close_fds()

@@ -11,6 +11,8 @@ and on these an overlay for every directory without submounts.
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -343,7 +345,25 @@ def _fall_back(step: Overlay | ReadOnlyBind, box: Box) -> Step | None:
     return None
 
 
-def locate(plan: Plan, box: Box, path: str) -> tuple[str, Overlay] | None:
+def written(plan: Plan, box: Box, pattern: str) -> Iterator[tuple[str, str]]:
+    """Where the upper layer keeps what a test wrote to a path, or to those that match one.
+
+    Pairs of its place, seen from the staging area, and the path.  Wildcards (fnmatch) count in the
+    last name of ``pattern`` only; a path of that very name comes first.
+    """
+    place = locate(plan, box, pattern)
+    if place is not None and os.path.lexists(place):
+        yield place, pattern
+    directory, _, name = pattern.rpartition("/")
+    if not any(wildcard in name for wildcard in "*?["):
+        return
+    above = locate(plan, box, directory or "/")
+    with contextlib.suppress(OSError):
+        for found in sorted(fnmatch.filter(os.listdir(above), name) if above else ()):
+            yield f"{above}/{found}", f"{directory}/{found}"
+
+
+def locate(plan: Plan, box: Box, path: str) -> str | None:
     """Where the upper layer keeps ``path`` of the sandbox, seen from the staging area.
 
     None where no upper layer covers it, or where the test put something else in place of a
@@ -363,7 +383,7 @@ def locate(plan: Plan, box: Box, path: str) -> tuple[str, Overlay] | None:
                 return None
         except OSError:
             return None
-    return (f"{upper}/{rest}" if rest else upper), overlay
+    return f"{upper}/{rest}" if rest else upper
 
 
 def _tops(paths: Iterable[str]) -> list[str]:

@@ -78,6 +78,7 @@ class Supervisor:
         self.latest = ""
         self.number = 0
         self.zombies: set[int] = set()
+        self.failures: list[str] = []  # to copy out, not yet told
 
     def serve(self) -> None:
         """Answer requests until the client has gone."""
@@ -98,7 +99,12 @@ class Supervisor:
                     return
                 for fd in fds:
                     os.close(fd)
-                answer = {"acquire": self.acquire, "changes": self.changes, "close": self.close}
+                answer = {
+                    "acquire": self.acquire,
+                    "changes": self.changes,
+                    "close": self.close,
+                    "settle": self.settle,
+                }
                 answer[message["request"]](message)
 
     # ------------------------------------------------------------------ requests
@@ -140,18 +146,21 @@ class Supervisor:
         """End a sandbox, after carrying out of it what was asked for."""
         ready = self.in_use.pop(message["sandbox"])
         plan = self.plans[ready.kind]
-        failures: list[str] = []
         # Nothing may change any more what we are about to copy.
         kill(ready.init)
-        for path, whole in message["carry"]:
-            place = rootfs.locate(plan, ready.box, path)
-            if place is None or not os.path.lexists(place[0]):
-                continue
+        for pattern, whole in message["carry"]:
             copy = carry.carry_path if whole else carry.carry_new
-            failures += [f"{f.path}: {f.error}" for f in copy(place[0], steps.HOST + path)]
+            for place, path in rootfs.written(plan, ready.box, pattern):
+                failed = copy(place, steps.HOST + path)
+                self.failures += [f"{f.path}: {f.error}" for f in failed]
         self.end(ready)
         if message["answer"]:
-            channel.send(self.requests, {"failures": failures})
+            self.settle(message)
+
+    def settle(self, message: channel.Message) -> None:
+        """Say that everything asked before is done, and what could not be copied meanwhile."""
+        channel.send(self.requests, {"failures": self.failures})
+        self.failures = []
 
     # ------------------------------------------------------------------ sandboxes
 

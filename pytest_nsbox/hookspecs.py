@@ -1,0 +1,53 @@
+"""The hooks by which other plugins, and a conftest, take part: ``pytest_nsbox_*``.
+
+All of them are optional.  A test process is a fork that ends with its test: what a plugin notes down in
+there is lost unless it *collects* that in the test process and *applies* it in pytest's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+
+@pytest.hookspec
+def pytest_nsbox_options(item: pytest.Item) -> Mapping[str, object] | None:
+    """Keys of the sandbox marker that overrule the item's markers, or None.
+
+    Called once, after collection, for an item that is going to be sandboxed.
+    """
+
+
+@pytest.hookspec
+def pytest_nsbox_keep(config: pytest.Config) -> Sequence[str] | None:
+    """Paths to copy out to the host after every sandboxed test, as the marker's ``keep`` names them.
+
+    Called once, before the first of them.
+    """
+
+
+@pytest.hookspec
+def pytest_nsbox_enter(item: pytest.Item) -> None:
+    """Called in the test process before its item is set up."""
+
+
+@pytest.hookspec
+def pytest_nsbox_collect(item: pytest.Item) -> Mapping[str, Any] | None:
+    """What is to be carried home, as JSON can say it, or None.
+
+    Called in the test process after its item has been torn down.  The mappings of all plugins are
+    joined: a plugin takes its own name for a key.
+    """
+
+
+@pytest.hookspec
+def pytest_nsbox_apply(
+    item: pytest.Item, nextitem: pytest.Item | None, data: Mapping[str, Any]
+) -> None:
+    """Takes in, in pytest's own process, what ``pytest_nsbox_collect`` has carried home.
+
+    Called after every sandboxed test, before the broad-scoped fixtures are torn down that
+    ``nextitem`` does not share; ``data`` is empty when the test process has died.
+    """

@@ -1,0 +1,41 @@
+"""What we know of other plugins: one module each, imported only where that plugin is.
+
+An adapter is a plugin like any other and uses nothing but our own hooks (``hookspecs.py``), so that
+whoever writes a plugin can do the same without us.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+
+import pytest
+
+Config = pytest.Config
+
+
+def _has(plugin: str) -> Callable[[Config], bool]:
+    return lambda config: config.pluginmanager.hasplugin(plugin)
+
+
+def _imported(module: str) -> Callable[[Config], bool]:
+    return lambda config: module in sys.modules
+
+
+_ADAPTERS: dict[str, Callable[[Config], bool]] = {
+    "cacheprovider": _has("cacheprovider"),
+    "coverage": _imported("coverage"),
+    "flaky": _has("flaky"),
+    "hypothesis": _has("hypothesispytest"),
+    "pyfakefs": _imported("pyfakefs.fake_filesystem_unittest"),
+    "rerunfailures": _has("rerunfailures"),
+}
+
+
+def register(config: Config) -> None:
+    """Register the adapters of the plugins that are there."""
+    for name, is_there in _ADAPTERS.items():
+        if is_there(config):
+            module = importlib.import_module(f"{__name__}.{name}")
+            config.pluginmanager.register(module.Adapter(config), f"nsbox-{name}")
