@@ -29,6 +29,11 @@ def pytest_nsbox_keep(config: pytest.Config) -> Sequence[str] | None:
 
 
 @pytest.hookspec
+def pytest_nsbox_setup(item: pytest.Item) -> None:
+    """Called in pytest's own process before the item's broad-scoped fixtures are set up there."""
+
+
+@pytest.hookspec
 def pytest_nsbox_enter(item: pytest.Item) -> None:
     """Called in the test process before its item is set up."""
 

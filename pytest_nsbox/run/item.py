@@ -80,12 +80,16 @@ class ItemRun:
             item._initrequest()
         with self.phase("setup"):
             self.broad = CallInfo.from_call(
-                lambda: fixtures.set_up_broad(item), when="setup", reraise=_RERAISE
+                self.set_up_collectors_and_fixtures, when="setup", reraise=_RERAISE
             )
         if self.broad.excinfo is None:
             return True
         self.log(self.make_report(self.broad), self.broad)
         return False
+
+    def set_up_collectors_and_fixtures(self) -> None:
+        self.item.ihook.pytest_nsbox_setup(item=self.item)
+        fixtures.set_up_broad(self.item)
 
     def tear_down_broad(self) -> None:
         """Tear down what the next item does not share, and give the one report of the teardown."""
@@ -169,7 +173,7 @@ class ItemRun:
                 home = child.Home(send_reports, read_answers)
                 child.run(
                     self.item, self.nextitem, self.options, home, stacks, state,
-                    enter=sandbox.enter, cwd=cwd,
+                    log=self.is_logged, enter=sandbox.enter, cwd=cwd,
                 )  # fmt: skip
         except OSError as error:
             # ENOMEM: its init has died, and so its PID namespace takes no more processes.

@@ -87,11 +87,11 @@ class TestProcess:
         self.inherited_sections = list(item._report_sections)
         self.inherited_records = list(item.stash.get(caplog_records_key, {}).get("setup", ()))
 
-    def run(self, nextitem: pytest.Item | None) -> None:
+    def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
         """Run the item, and say how that ended."""
         session = self.item.session
         fixtures.use_test_process_state(self.item)
-        self.become_the_reporter()
+        self.become_the_reporter(counting=log)
         self.item._report_sections.clear()
         warnings.showwarning = self.showwarning
         if self.config.option.capture == "no" and os.isatty(0):
@@ -117,8 +117,8 @@ class TestProcess:
         if data:
             self.send("carried", data=data)
 
-    def become_the_reporter(self) -> None:
-        """From here on a report is heard by the session, which counts for --maxfail, and by us.
+    def become_the_reporter(self, *, counting: bool) -> None:
+        """From here on a report is heard by us, and by the session if it is to count for --maxfail.
 
         The terminal, junitxml, xdist's worker and all the others must hear it once, in the
         controller.  The hooks and not ``log=False``, since subtests call the hook themselves.
@@ -129,7 +129,7 @@ class TestProcess:
             caller._hookimpls[:] = [
                 implementation
                 for implementation in caller.get_hookimpls()
-                if implementation.plugin is self.item.session
+                if (counting and implementation.plugin is self.item.session)
                 or isinstance(implementation.plugin, Relay)
             ]
 
@@ -248,6 +248,7 @@ def run(
     stacks_fd: int,
     random_state: object,
     *,
+    log: bool,
     enter: Callable[[str], None],
     cwd: str,
 ) -> NoReturn:
@@ -263,7 +264,7 @@ def run(
         if faulthandler.is_enabled():
             faulthandler.enable(stacks_fd)  # a crash goes into its report, not on the terminal
         current = TestProcess(item, options, home)
-        current.run(nextitem)
+        current.run(nextitem, log=log)
         status = 0
     except BaseException:
         report_trouble(home.reports, traceback.format_exc())

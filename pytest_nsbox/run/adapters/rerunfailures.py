@@ -51,6 +51,16 @@ class Adapter:
                 (phase, index): result for phase, index, result in data[_KEY]["conditions"]
             }
         plugin.pytest_runtest_teardown(item, nextitem)
+        if getattr(item, "_finalizers_suspended", False) and not _may_repeat(item):
+            item._finalizers_suspended = False  # type: ignore[attr-defined]
+            plugin._restore_suspended_finalizers(item)
+
+
+def _may_repeat(item: Any) -> bool:
+    """What it decides when it has the report of the teardown."""
+    failures = plugin._get_reruns_condition_failures(item)
+    forbidden = item._terminal_errors.get("teardown", False)
+    return not forbidden and bool(plugin.get_reruns_condition(item, failures))
 
 
 def _conditions(item: pytest.Item) -> list[tuple[str, int, bool]]:
