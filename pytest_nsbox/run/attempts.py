@@ -1,8 +1,7 @@
 """Plugins that run a test several times: each attempt gets a sandbox of its own.
 
-Such a plugin has a ``pytest_runtest_protocol`` of its own and calls pytest's ``runtestprotocol`` for each
-attempt, by a reference of its own or by way of pytest's runner.
-That function is the seam.
+Such a plugin has a ``pytest_runtest_protocol`` of its own and calls pytest's ``runtestprotocol`` for
+each attempt, by a reference of its own or by way of pytest's runner.  That function is the seam.
 """
 
 from __future__ import annotations
