@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import sys
 
+import pytest
+
 from pytest_nsbox.kernel.syscalls import (
+    CLONE_NEWNET,
     CLONE_NEWNS,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
@@ -21,9 +24,11 @@ from pytest_nsbox.kernel.syscalls import (
     mount_setattr,
     unshare,
 )
+from pytest_nsbox.sandbox import network, privileges
 
 # Where mounts may be made for the command to find: a tmpfs of this machine's.
 PLACE = "/srv"
+HOME = f"{PLACE}/home"  # of the command, on a machine with `own`
 _STRANGER = 12345  # a uid and gid of nobody here
 
 
@@ -32,9 +37,27 @@ def command(*what: str) -> list[str]:
     return [sys.executable, __file__, *what, "--"]
 
 
+def need() -> None:
+    """Skip the test where no machine can be made different."""
+    if not privileges.is_privileged():
+        pytest.skip("to make a machine different takes CAP_SYS_ADMIN")
+
+
 def scratch() -> None:
     """A tmpfs on PLACE."""
     mount("tmpfs", PLACE, "tmpfs", 0, "mode=755")
+
+
+def own() -> None:
+    """A network, a home, and copies-on-write of /tmp and /etc, which nobody else uses."""
+    unshare(CLONE_NEWNET)
+    network.bring_up_loopback()
+    os.environ["HOME"] = HOME
+    os.makedirs(HOME)
+    for path in ("/tmp", "/etc"):
+        upper, work = _directory(f"upper{path}"), _directory(f"work{path}")
+        os.chmod(upper, os.stat(path).st_mode & 0o7777)
+        mount("overlay", path, "overlay", 0, f"lowerdir={path},upperdir={upper},workdir={work}")
 
 
 def dead_fuse() -> None:
