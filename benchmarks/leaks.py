@@ -1,16 +1,17 @@
 """Look for what a long sandboxed run keeps: memory, file descriptors, threads, processes.
 
-    python benchmarks/leaks.py [--tests 2000]
+    python benchmarks/leaks.py [--tests 2000] [--as root|rootless]
 
-Runs no-op tests, each in a sandbox, in this very process, and every 100 tests takes a sample of it
-and of the supervisor. What both hold after the last test must be no more than what they held by
-test 300, when the pools are full and the caches warm.
+Runs no-op tests, each in a sandbox, and every 100 tests takes a sample of the controller and of the
+supervisor. What both hold after the last test must be no more than what they held by test 300, when
+the pools are full and the caches warm. Root does so twice: as itself, and without its capabilities.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,11 @@ WARM = 300
 RSS_SLACK_KB = 2048
 FDS_SLACK = 2
 THREADS_SLACK = 0
+
+CAP_SYS_ADMIN = 21
+# Root without its capabilities, but for the one with which uid 0 maps itself (CAP_SETFCAP).
+DROP = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"]
+MARK = "NSBOX_LEAKS"  # in the environment of what we start
 
 
 class Usage(NamedTuple):
@@ -45,19 +51,20 @@ def usage(pid: int) -> Usage:
 
 
 def supervisors() -> list[int]:
-    """The supervisors on this machine; ours is no child of ours. Inits look alike, but for their
-    PID namespace.
+    """Our supervisors, which are no children of ours: what has our mark in its environment.
+
+    Inits have it too, and are told apart by their PID namespace.
     """
+    mark = f"{MARK}={os.environ[MARK]}".encode()
     found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
         try:
-            command = (entry / "cmdline").read_bytes()
-            if b"pytest_nsbox.sandbox.supervisor" not in command:
+            if mark not in (entry / "environ").read_bytes().split(b"\0"):
                 continue
             status = (entry / "status").read_text()
-        except (FileNotFoundError, ProcessLookupError):  # gone since the list was read
+        except OSError:  # another user's, or gone since the list was read
             continue
         (pids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
         if len(pids) == 1:
@@ -111,21 +118,45 @@ def complaints(samples: dict[int, dict[str, Usage]]) -> list[str]:
     return found
 
 
+def privileges() -> dict[str, list[str]]:
+    """What we can run as, and what to put before a command for that."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    (effective,) = (int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    if not effective >> CAP_SYS_ADMIN & 1:
+        return {"rootless": []}
+    return {"root": [], "rootless": DROP}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Look for what a long sandboxed run keeps.")
     parser.add_argument("--tests", type=int, default=2000, help="no-op tests to run (2000)")
     parser.add_argument("--bare", action="store_true", help="without sandboxes, to compare")
+    possible = privileges()
+    parser.add_argument("--as", choices=possible, dest="privilege", help="only this (each)")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.tests < WARM + EVERY:
         parser.error(f"--tests must be {WARM + EVERY} or more")
+    if options.here:
+        return look(options.tests, bare=options.bare)
+    status = 0
+    for privilege in [options.privilege] if options.privilege else possible:
+        print(f"as {privilege}", flush=True)
+        command = [*possible[privilege], sys.executable, __file__, *sys.argv[1:], "--here"]
+        environ = os.environ | {MARK: f"{os.getpid()}-{privilege}"}
+        status |= subprocess.run(command, env=environ, check=False).returncode
+    return status
 
+
+def look(tests: int, *, bare: bool) -> int:
+    """Run so many tests in this very process, and say what it has kept; the exit status."""
     sampler = Sampler()
-    mode = ["-p", "no:nsbox"] if options.bare else ["-p", "nsbox", "--nsbox=all"]
+    mode = ["-p", "no:nsbox"] if bare else ["-p", "nsbox", "--nsbox=all"]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ.pop("PYTEST_ADDOPTS", None)
     with tempfile.TemporaryDirectory(prefix="nsbox-bench-", dir="/var/tmp") as scratch:
         Path(scratch, "pytest.ini").write_text("[pytest]\n")
-        source = "".join(f"def test_{i}():\n    pass\n\n\n" for i in range(options.tests))
+        source = "".join(f"def test_{i}():\n    pass\n\n\n" for i in range(tests))
         Path(scratch, "test_noop.py").write_text(source)
         args = [scratch, "--rootdir", scratch, "-qq", "-p", "no:cacheprovider", *mode]
         status = pytest.main(args, plugins=[sampler])
@@ -134,11 +165,11 @@ def main() -> int:
         return 1
 
     print(f"\n{'tests':>6} {'process':<14}{'RSS, kB':>9}{'fds':>6}{'threads':>9}")
-    for tests, sample in sampler.samples.items():
+    for number, sample in sampler.samples.items():
         for name, used in sample.items():
-            print(f"{tests:>6} {name:<14}{used.rss_kb:>9}{used.fds:>6}{used.threads:>9}")
+            print(f"{number:>6} {name:<14}{used.rss_kb:>9}{used.fds:>6}{used.threads:>9}")
     found = complaints(sampler.samples)
-    if not options.bare and "supervisor" not in sampler.samples[WARM]:
+    if not bare and "supervisor" not in sampler.samples[WARM]:
         found.append("no supervisor was seen")
     for complaint in found:
         print(f"FAIL: after test {WARM} {complaint}")

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pytest_nsbox import __version__
@@ -92,24 +92,13 @@ def run(arguments: argparse.Namespace) -> int:
         options = _options(arguments)
     except OptionError as error:
         arguments.parser.error(str(error))
+    from pytest_nsbox.kind import kind_of
     from pytest_nsbox.sandbox import probe
-    from pytest_nsbox.sandbox.client import Client, Kind, SandboxError
+    from pytest_nsbox.sandbox.client import Client, SandboxError
 
     client = Client()
     try:
-        sandbox = client.acquire(
-            Kind(
-                visible=tuple(_sources()),
-                tmp_size=options.tmp_size,
-                bind=tuple(
-                    (os.path.realpath(b.source), os.path.realpath(b.target), b.read_only)
-                    for b in options.bind
-                ),
-                hide=tuple(os.path.realpath(path) for path in options.hide),
-                network=options.network,
-                hostname=options.hostname,
-            )
-        )
+        sandbox = client.acquire(kind_of(options, _sources()))
         for note in client.notes:
             print(f"nsbox: {note}", file=sys.stderr)
         cwd = os.getcwd()
@@ -143,7 +132,9 @@ def _sources() -> list[str]:
     return sorted({os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)} | {cwd} - {"/tmp"})
 
 
-def _execute(enter, cwd: str, command: list[str], options: SandboxOptions) -> NoReturn:  # type: ignore[no-untyped-def]
+def _execute(
+    enter: Callable[[str], None], cwd: str, command: list[str], options: SandboxOptions
+) -> NoReturn:
     """In the forked process: become the command."""
     from pytest_nsbox.sandbox.terminal import foreground
 

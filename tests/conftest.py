@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
+from helpers import machine
 
 pytest_plugins = ["pytester"]
 
@@ -40,11 +41,17 @@ def privilege(request: pytest.FixtureRequest) -> list[str]:
 def run_pytest(
     pytester: pytest.Pytester, privilege: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., pytest.RunResult]:
-    """Run pytest in pytester's directory, with the privilege; the plugin is there by itself."""
+    """Run pytest in pytester's directory, with the privilege; the plugin is there by itself.
+
+    ``on``: what is different on the machine where it is to run, see helpers/machine.py.
+    """
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
-    def run(*args: str) -> pytest.RunResult:
-        command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-        return pytester.run(*command, timeout=_SECONDS)
+    def run(*args: str, on: Sequence[str] = ()) -> pytest.RunResult:
+        if on:
+            machine.need()
+        there = machine.command(*on) if on else []
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
+        return pytester.run(*there, *privilege, *command, timeout=_SECONDS)
 
     return run

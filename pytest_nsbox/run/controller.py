@@ -14,6 +14,7 @@ from typing import Literal
 
 import pytest
 
+from pytest_nsbox.kind import kind_of
 from pytest_nsbox.options import OptionError, SandboxOptions
 from pytest_nsbox.run import adapters
 from pytest_nsbox.run import test_process as child
@@ -170,17 +171,8 @@ class Controller:
         key = (options, os.getcwd(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = Kind(
-                visible=tuple(self.visible(basetemp)),
-                tmp_size=options.tmp_size,
-                bind=tuple(
-                    (self.real(bind.source), self.real(bind.target), bind.read_only)
-                    for bind in options.bind
-                ),
-                hide=tuple(self.real(path) for path in options.hide),
-                network=options.network,
-                hostname=options.hostname,
-            )
+            kind = kind_of(options, self.visible(basetemp), self.real)
+            self._kinds[key] = kind
         return kind
 
     def kept(self, options: SandboxOptions) -> list[str]:

@@ -229,9 +229,9 @@ class _Build:
                 os.symlink(os.readlink(entry.path), place)
             elif path in SPECIAL:
                 os.mkdir(place)
-            elif reason := self.planner.unusable.get(path):
+            elif path in self.planner.unusable:  # not even to be asked what it is
                 os.mkdir(place)
-                self.notes.append(f"{path} is left empty: {reason}")
+                self.submount(mounted_at[path])
             elif entry.is_dir():
                 os.mkdir(place)
                 if self.planner.has_submounts(path):

@@ -153,7 +153,7 @@ class Supervisor:
             for place, path in rootfs.written(plan, ready.box, pattern):
                 failed = copy(place, steps.HOST + path)
                 self.failures += [f"{f.path}: {f.error}" for f in failed]
-        self.end(ready)
+        self.take_away(ready)
         if message["answer"]:
             self.settle(message)
 
@@ -236,11 +236,15 @@ class Supervisor:
         return Ready(self.number, kind, pid, here, box, answer, fds)
 
     def end(self, ready: Ready) -> None:
+        kill(ready.init)
+        self.take_away(ready)
+
+    def take_away(self, ready: Ready) -> None:
+        """Let go of all that a sandbox had, once its init is killed."""
         ready.leash.close()
         for fd in ready.fds:
             os.close(fd)
         # Not waited for: an init is gone only when the client has reaped its test process.
-        kill(ready.init)
         self.zombies.add(ready.init)
         remove_box(ready.box)
 

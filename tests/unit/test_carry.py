@@ -6,12 +6,10 @@ import errno
 import os
 import socket
 import stat
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.deep import little_stack, nest
 
 from pytest_nsbox.sandbox.carry import Failure, carry_new, carry_path
 from pytest_nsbox.sandbox.changes import open_seen
@@ -43,28 +41,6 @@ def set_xattr(path: Path, name: str, value: bytes) -> None:
         os.setxattr(path, name, value)
     except OSError as error:
         pytest.skip(f"no such xattrs in {path}: {error}")
-
-
-def nest(top: Path, name: str, levels: int) -> None:
-    """Make directories in one another, also where a path is too long to do it."""
-    fd = os.open(top, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir(name, dir_fd=fd)
-        inner = os.open(name, os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = inner
-    os.close(fd)
-
-
-@contextmanager
-def little_stack() -> Iterator[None]:
-    """Frames for pytest and some more, but not for one per level of a deep tree."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(200)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def tree(top: Path) -> list[str]:

@@ -8,11 +8,10 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.deep import little_stack, nest
 
 from pytest_nsbox.sandbox import changes as module
 from pytest_nsbox.sandbox.changes import Change, changes, is_opaque, is_redirect, is_whiteout
@@ -48,28 +47,6 @@ def make_opaque(path: Path) -> None:
 def copy_up(path: Path, upper: Path) -> Path:
     """A file as overlayfs copies it up when it is only opened for writing."""
     return Path(shutil.copy2(path, upper / path.name))
-
-
-def nest(top: Path, name: str, levels: int) -> None:
-    """Make directories in one another, also where a path is too long to do it."""
-    fd = os.open(top, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir(name, dir_fd=fd)
-        inner = os.open(name, os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = inner
-    os.close(fd)
-
-
-@contextmanager
-def little_stack() -> Iterator[None]:
-    """Frames for pytest and some more, but not for one per level of a deep tree."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(200)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def found(upper: Path, lower: Path, mountpoint: str = "/") -> list[tuple[str, str]]:
