@@ -10,7 +10,6 @@ import contextlib
 import faulthandler
 import os
 import random
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +21,7 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, verdict, wire
+from pytest_nsbox.run import fixtures, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.reports import joined, relay_warning, restore_tuples
 from pytest_nsbox.run.running import Running
@@ -122,6 +121,7 @@ class ItemRun:
         capture = plugins.getplugin("capturemanager")
         logging = plugins.getplugin("logging-plugin")
         self.item.stash.setdefault(caplog_records_key, {})
+        screen.enter(self.config, when)
         with contextlib.ExitStack() as stack:
             if logging is not None:
                 around = logging._runtest_for(self.item, when)
@@ -136,7 +136,7 @@ class ItemRun:
 
     def start(self, sandbox: Sandbox) -> Running:
         """Fork the test process."""
-        self.flush()
+        screen.flush(self.config)
         if self.config.pluginmanager.hasplugin("faulthandler"):
             # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
             # for it for ever, and pytest does so on every failure. The child starts its own.
@@ -215,10 +215,12 @@ class ItemRun:
         """Act on one message of the test process."""
         kind = message["type"]
         if kind == "report":
+            screen.adopt(self.config, message["screen"])
             self.relay_report(message["data"])
+            running.answer(screen.state(self.config))
         elif kind == "warning":
             relay_warning(message)
-        elif kind == "ask":
+        elif kind == "changes":
             found: list[list[str]] = []
             with contextlib.suppress(SandboxError):  # without a supervisor there is nobody to ask
                 found = self.changes(sandbox)
@@ -227,6 +229,7 @@ class ItemRun:
             running.has_terminal = True
         elif kind == "end":
             self.has_ended = True
+            screen.adopt(self.config, message["screen"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
             self.session.shouldstop = message["shouldstop"] or self.session.shouldstop
         elif kind == "exit":
@@ -321,14 +324,6 @@ class ItemRun:
             and check_interactive_exception(call, report)
         ):
             self.item.ihook.pytest_exception_interact(node=self.item, call=call, report=report)
-
-    def flush(self) -> None:
-        """Empty the buffers that the fork would copy, and the child write out once more."""
-        reporter = self.config.pluginmanager.getplugin("terminalreporter")
-        for stream in (sys.stdout, sys.stderr, getattr(reporter, "_tw", None)):
-            if stream is not None:
-                with contextlib.suppress(ValueError, OSError):  # a test's closed stream
-                    stream.flush()
 
 
 def basetemp_of(config: pytest.Config) -> str | None:

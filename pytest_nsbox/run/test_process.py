@@ -27,7 +27,7 @@ from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, wire
+from pytest_nsbox.run import fixtures, screen, wire
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -93,6 +93,7 @@ class TestProcess:
         fixtures.use_test_process_state(self.item)
         self.become_the_reporter()
         self.item._report_sections.clear()
+        screen.keep_heading(self.config)
         warnings.showwarning = self.showwarning
         if self.config.option.capture == "no" and os.isatty(0):
             self.take_terminal()
@@ -106,7 +107,12 @@ class TestProcess:
             self.send("interrupt")
         else:
             collect_late_exceptions(self.config)
-            self.send("end", shouldfail=session.shouldfail, shouldstop=session.shouldstop)
+            self.send(
+                "end",
+                screen=screen.state(self.config),
+                shouldfail=session.shouldfail,
+                shouldstop=session.shouldstop,
+            )
 
     def become_the_reporter(self) -> None:
         """From here on a report is heard by the session, which counts for --maxfail, and by us.
@@ -142,7 +148,8 @@ class TestProcess:
             if found:
                 report.sections.append(("sandbox", found))
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
-        self.send("report", data=data)
+        # Until the controller has told of it nothing else is put out.
+        screen.adopt(config, self.ask("report", data=data, screen=screen.state(config)))
 
     def take_terminal(self) -> None:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""
@@ -188,9 +195,9 @@ class TestProcess:
                 (self.item.location[1] or 0) + 1,
             )
 
-    def ask(self, what: str) -> Any:
-        """Ask the controller, which asks the supervisor."""
-        self.send("ask", what=what)
+    def ask(self, type: str, **values: object) -> Any:
+        """Send a message home, and wait for the answer."""
+        self.send(type, **values)
         answer = bytearray()
         while not answer.endswith(b"\n"):
             chunk = os.read(self.home.answers, 1 << 16)
