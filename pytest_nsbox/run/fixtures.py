@@ -8,6 +8,7 @@ finalizers.  The controller keeps its own state and never learns of the test pro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,11 +59,18 @@ class TestProcessState(SetupState):
 
     __test__ = False
 
-    def __init__(self, controllers: SetupState, item: pytest.Item) -> None:
+    def __init__(
+        self, controllers: SetupState, item: pytest.Item, on_setup: Callable[[], None]
+    ) -> None:
         super().__init__()
+        self.on_setup = on_setup
         self.stack = {
             node: ([], exc) for node, (_, exc) in controllers.stack.items() if node is not item
         }
+
+    def setup(self, item: pytest.Item) -> None:
+        self.on_setup()  # here the controller's share would have been, bare
+        super().setup(item)
 
     def teardown_exact(self, nextitem: pytest.Item | None) -> None:
         # Whatever has a finalizer on this stack was set up in this process, which runs one item:
@@ -70,7 +78,7 @@ class TestProcessState(SetupState):
         super().teardown_exact(None)
 
 
-def use_test_process_state(item: pytest.Item) -> None:
+def use_test_process_state(item: pytest.Item, on_setup: Callable[[], None]) -> None:
     """In a test process: stop knowing what the controller will tear down."""
     session = item.session
-    session._setupstate = TestProcessState(session._setupstate, item)
+    session._setupstate = TestProcessState(session._setupstate, item, on_setup)

@@ -23,7 +23,8 @@ from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
-from pytest_nsbox.run.reports import joined, relay_warning, restore_tuples
+from pytest_nsbox.run.inherited import add_to_report
+from pytest_nsbox.run.reports import relay_warning, restore_tuples
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -94,14 +95,12 @@ class ItemRun:
                 when="teardown",
                 reraise=_RERAISE,
             )
-        new = [
-            (f"Captured {key} {when}", text) for when, key, text in item._report_sections[before:]
-        ]
+        new = item._report_sections[before:]
         held = self.teardown
         if held is None:
             self.log(self.make_report(call), call)
             return
-        held.sections[:] = joined(held.sections, new)
+        add_to_report(held, new)
         held.duration += call.duration
         held.stop = call.stop
         if call.excinfo is None:

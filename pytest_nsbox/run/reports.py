@@ -10,13 +10,6 @@ from typing import Any
 from pytest_nsbox.run import wire
 
 
-def joined(sections: list[tuple[str, str]], more: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """``sections``, with the text of ``more`` added to those of the same title."""
-    rest = dict(more)
-    together = [(title, text + rest.pop(title, "")) for title, text in sections]
-    return together + list(rest.items())
-
-
 def restore_tuples(data: dict[str, Any]) -> dict[str, Any]:
     """JSON has no tuples, and pytest wants some: terminal.py asserts that a skip's longrepr is one."""
     if isinstance(data["longrepr"], list):

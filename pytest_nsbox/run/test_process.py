@@ -22,12 +22,12 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
-from _pytest.logging import caplog_records_key
 from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, wire
+from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -55,7 +55,7 @@ class Relay:
             return (yield)
         finally:
             if current is not None:
-                current.prepend_inherited()
+                current.inherited.complete()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if current is not None:
@@ -83,16 +83,13 @@ class TestProcess:
         self.options = options
         self.home = home
         self.pid = os.getpid()
-        # The output and log records of the controller's share of the setup.
-        self.inherited_sections = list(item._report_sections)
-        self.inherited_records = list(item.stash.get(caplog_records_key, {}).get("setup", ()))
+        self.inherited = Inherited(item)
 
     def run(self, nextitem: pytest.Item | None) -> None:
         """Run the item, and say how that ended."""
         session = self.item.session
-        fixtures.use_test_process_state(self.item)
+        fixtures.use_test_process_state(self.item, self.inherited.take_place)
         self.become_the_reporter()
-        self.item._report_sections.clear()
         screen.keep_heading(self.config)
         warnings.showwarning = self.showwarning
         if self.config.option.capture == "no" and os.isatty(0):
@@ -155,21 +152,6 @@ class TestProcess:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""
         self.send("terminal")
         foreground(os.getpgrp())
-
-    def prepend_inherited(self) -> None:
-        """Join what the controller's share of the setup has put out to what ours has."""
-        records = self.item.stash.get(caplog_records_key, {}).get("setup")
-        if records is not None:
-            records[:0] = self.inherited_records
-        before = {(when, key): text for when, key, text in self.inherited_sections}
-        sections = [
-            (when, key, before.pop((when, key), "") + text)
-            for when, key, text in self.item._report_sections
-        ]
-        self.item._report_sections[:] = [
-            *((when, key, text) for (when, key), text in before.items()),
-            *sections,
-        ]
 
     # ------------------------------------------------------------------ talking
 
