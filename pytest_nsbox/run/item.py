@@ -24,7 +24,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.inherited import add_to_report
-from pytest_nsbox.run.reports import relay_warning, restore_tuples
+from pytest_nsbox.run.reports import Rendered, relay_warning, restore_tuples
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -215,7 +215,7 @@ class ItemRun:
         kind = message["type"]
         if kind == "report":
             screen.adopt(self.config, message["screen"])
-            self.relay_report(message["data"])
+            self.relay_report(message["data"], message["rendered"])
             running.answer(screen.state(self.config))
         elif kind == "warning":
             relay_warning(message)
@@ -240,10 +240,12 @@ class ItemRun:
         elif kind == "trouble":
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 
-    def relay_report(self, data: dict[str, Any]) -> None:
+    def relay_report(self, data: dict[str, Any], rendered: list[str] | None) -> None:
         report = self.config.hook.pytest_report_from_serializable(
             config=self.config, data=restore_tuples(data)
         )
+        if rendered is not None:
+            report.longrepr = Rendered(rendered)
         if not hasattr(report, "context"):  # a subtest's is one of the call phase
             self.reported.append(report.when)
         if report.when == "setup" and self.broad is not None:

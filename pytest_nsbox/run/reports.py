@@ -4,10 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import warnings
 from typing import Any
 
+import pytest
+from _pytest._code.code import TerminalRepr
+from _pytest._io import TerminalWriter
+
 from pytest_nsbox.run import wire
+
+
+class Rendered(TerminalRepr):
+    """What a ``longrepr`` writes, of a kind that pytest makes a mere string of on its way."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts  # without markup, with it
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        tw.write(self.texts[tw.hasmarkup])
+
+
+def render(report: pytest.TestReport, config: pytest.Config) -> list[str] | None:
+    """For ``Rendered``; None where pytest sends the ``longrepr`` whole."""
+    longrepr = report.longrepr
+    if not isinstance(longrepr, TerminalRepr) or hasattr(longrepr, "reprcrash"):
+        return None
+    return [_written_by(longrepr, config, markup) for markup in (False, True)]
+
+
+def _written_by(longrepr: TerminalRepr, config: pytest.Config, markup: bool) -> str:
+    text = io.StringIO()
+    tw = TerminalWriter(text)
+    tw.hasmarkup = markup
+    tw.code_highlight = config.option.code_highlight == "yes"
+    longrepr.toterminal(tw)
+    return text.getvalue()
 
 
 def restore_tuples(data: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from _pytest.runner import runtestprotocol
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, wire
 from pytest_nsbox.run.inherited import Inherited
+from pytest_nsbox.run.reports import render
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -145,8 +146,10 @@ class TestProcess:
             if found:
                 report.sections.append(("sandbox", found))
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
+        rendered, screen_now = render(report, config), screen.state(config)
         # Until the controller has told of it nothing else is put out.
-        screen.adopt(config, self.ask("report", data=data, screen=screen.state(config)))
+        answer = self.ask("report", data=data, rendered=rendered, screen=screen_now)
+        screen.adopt(config, answer)
 
     def take_terminal(self) -> None:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""
