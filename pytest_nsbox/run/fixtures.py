@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from _pytest.runner import SetupState
 from _pytest.scope import Scope
+from _pytest.threadexception import collect_thread_exception, thread_exceptions
+from _pytest.unraisableexception import collect_unraisable, unraisable_exceptions
 
 
 def set_up_broad(item: pytest.Item) -> None:
@@ -30,6 +32,23 @@ def set_up_broad(item: pytest.Item) -> None:
     state.stack[item] = ([], None)
     for name in broad_fixtures(item):
         item._request.getfixturevalue(name)  # type: ignore[attr-defined]
+
+
+def tear_down_broad(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Tear down what the next item does not share. Raises what that raises, and late exceptions."""
+    state: SetupState = item.session._setupstate
+    state.teardown_exact(nextitem)
+    if item.config.pluginmanager.hasplugin("unraisableexception"):
+        collect_unraisable(item.config)
+    if item.config.pluginmanager.hasplugin("threadexception"):
+        collect_thread_exception(item.config)
+
+
+def hand_over_late_exceptions(config: pytest.Config) -> None:
+    """Forget those of the setup of broad fixtures, of which the test process tells when its ends."""
+    for key in (unraisable_exceptions, thread_exceptions):
+        if key in config.stash:
+            config.stash[key].clear()  # type: ignore[attr-defined]
 
 
 def broad_fixtures(item: pytest.Item) -> list[str]:

@@ -24,7 +24,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.inherited import add_to_report
-from pytest_nsbox.run.reports import Rendered, relay_warning, restore_tuples
+from pytest_nsbox.run.reports import Rendered, relay_warning, with_frames, restore_tuples
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -91,7 +91,7 @@ class ItemRun:
         before = len(item._report_sections)
         with self.phase("teardown"):
             call = CallInfo.from_call(
-                lambda: self.session._setupstate.teardown_exact(nextitem),
+                lambda: fixtures.tear_down_broad(item, nextitem),
                 when="teardown",
                 reraise=_RERAISE,
             )
@@ -165,7 +165,9 @@ class ItemRun:
                 os._exit(1)
             os.close(send_reports)
             os.close(read_answers)
-            if pid < 0:
+            if pid > 0:
+                fixtures.hand_over_late_exceptions(self.config)
+            else:
                 for fd in (reports, answers, stacks):
                     os.close(fd)
         return Running(pid, reports, answers, stacks, started)
@@ -236,7 +238,7 @@ class ItemRun:
             pytest.exit(message["reason"], returncode=message["returncode"])
         elif kind == "interrupt":
             self.has_ended = True
-            raise KeyboardInterrupt
+            raise with_frames(KeyboardInterrupt(*message["text"]), message["frames"])
         elif kind == "trouble":
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import warnings
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -50,6 +51,34 @@ def restore_tuples(data: dict[str, Any]) -> dict[str, Any]:
     for name in ("sections", "user_properties"):
         data[name] = [tuple(pair) for pair in data[name]]
     return data
+
+
+Frame = tuple[str, int, str]  # file, line, function
+
+
+def frames_of(error: BaseException) -> list[Frame]:
+    """Where the error was raised, as pytest would show it: without what hides itself."""
+    info = pytest.ExceptionInfo.from_exception(error)
+    return [
+        (str(entry.path), entry.lineno + 1, entry.name)
+        for entry in info.traceback
+        if not entry.ishidden(info)
+    ]
+
+
+def with_frames(error: BaseException, frames: list[Frame]) -> BaseException:
+    """The error, to be raised with a traceback that ends in these frames of another process."""
+    traceback = None
+    for path, line, name in reversed(frames):
+        code = compile("\n" * (line - 1) + "raise error", path, "exec").replace(co_name=name)
+        try:
+            exec(code, {"error": error})
+        except BaseException as raised:
+            assert raised.__traceback__ is not None
+            at = raised.__traceback__.tb_next
+            assert at is not None
+            traceback = TracebackType(traceback, at.tb_frame, at.tb_lasti, at.tb_lineno)
+    return error.with_traceback(traceback)
 
 
 def relay_warning(message: wire.Message) -> None:

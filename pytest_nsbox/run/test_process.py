@@ -28,7 +28,7 @@ from _pytest.runner import runtestprotocol
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, wire
 from pytest_nsbox.run.inherited import Inherited
-from pytest_nsbox.run.reports import render
+from pytest_nsbox.run.reports import frames_of, render
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -92,7 +92,8 @@ class TestProcess:
         fixtures.use_test_process_state(self.item, self.inherited.take_place)
         self.become_the_reporter()
         screen.keep_heading(self.config)
-        warnings.showwarning = self.showwarning
+        if self.config.pluginmanager.hasplugin("warnings"):
+            warnings.showwarning = self.showwarning
         if self.config.option.capture == "no" and os.isatty(0):
             self.take_terminal()
         try:
@@ -100,9 +101,9 @@ class TestProcess:
         except Exit as error:
             self.finish()
             self.send("exit", reason=str(error.msg), returncode=error.returncode)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self.finish()
-            self.send("interrupt")
+            self.send("interrupt", text=[str(arg) for arg in error.args], frames=frames_of(error))
         else:
             collect_late_exceptions(self.config)
             self.send(
