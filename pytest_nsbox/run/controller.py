@@ -14,7 +14,7 @@ from typing import Literal
 import pytest
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import adapters
+from pytest_nsbox.run import adapters, fixtures
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.item import ItemRun, basetemp_of, runs_bare, uses_basetemp
 from pytest_nsbox.run.running import Running
@@ -27,6 +27,7 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.client = Client()
+        self.hooks = fixtures.shared_hooks(config)
         self.remaining = 0
         self._real: dict[str, str] = {}
         self._kinds: dict[object, Kind] = {}
@@ -62,7 +63,7 @@ class Controller:
             item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        run = ItemRun(item, nextitem, options)
+        run = ItemRun(item, nextitem, options, self.hooks)
         try:
             if refusal:
                 run.refuse(refusal, skip=unavailable == "skip")

@@ -8,14 +8,52 @@ finalizers.  The controller keeps its own state and never learns of the test pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from _pytest.runner import SetupState
 from _pytest.scope import Scope
-from _pytest.threadexception import collect_thread_exception, thread_exceptions
-from _pytest.unraisableexception import collect_unraisable, unraisable_exceptions
+from _pytest.threadexception import thread_exceptions
+from _pytest.unraisableexception import unraisable_exceptions
+
+# Whose implementations of the hooks of setup and teardown make the controller's share of them; the
+# others' run once, in the test process.
+_SHARED = {
+    # Exceptions of threads and __del__ are told of when the setup is whole: by the test process.
+    "setup": {"runner", "capturemanager", "logging-plugin"},
+    "teardown": {
+        "runner",
+        "capturemanager",
+        "logging-plugin",
+        "unraisableexception",
+        "threadexception",
+    },
+}
+
+
+def shared_hooks(config: pytest.Config) -> dict[str, Callable[..., Any]]:
+    """``pytest_runtest_setup`` and ``_teardown`` as they are in the controller's share of them."""
+    plugins = config.pluginmanager
+    return {
+        when: plugins.subset_hook_caller(
+            f"pytest_runtest_{when}",
+            [plugin for name, plugin in plugins.list_name_plugin() if plugin and name not in names],
+        )
+        for when, names in _SHARED.items()
+    }
+
+
+@contextlib.contextmanager
+def broad_only(item: pytest.Item) -> Iterator[None]:
+    """While this lasts, setting the item up sets up its collectors and broad-scoped fixtures."""
+    state: Any = item.session._setupstate
+    state.setup = set_up_broad
+    try:
+        yield
+    finally:
+        del state.setup  # the class's again
 
 
 def set_up_broad(item: pytest.Item) -> None:
@@ -26,7 +64,7 @@ def set_up_broad(item: pytest.Item) -> None:
     state: SetupState = item.session._setupstate
     assert item.parent is not None
     # setup() takes an Item, but asks only for its listchain().
-    state.setup(item.parent)  # type: ignore[arg-type]
+    SetupState.setup(state, item.parent)  # type: ignore[arg-type]
     # An active node, so that its request may resolve fixtures (checked since pytest 9.1), but
     # without item.teardown: it is the test process that runs item.setup().
     state.stack[item] = ([], None)
@@ -34,21 +72,12 @@ def set_up_broad(item: pytest.Item) -> None:
         item._request.getfixturevalue(name)  # type: ignore[attr-defined]
 
 
-def tear_down_broad(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Tear down what the next item does not share. Raises what that raises, and late exceptions."""
-    state: SetupState = item.session._setupstate
-    state.teardown_exact(nextitem)
-    if item.config.pluginmanager.hasplugin("unraisableexception"):
-        collect_unraisable(item.config)
-    if item.config.pluginmanager.hasplugin("threadexception"):
-        collect_thread_exception(item.config)
-
-
 def hand_over_late_exceptions(config: pytest.Config) -> None:
     """Forget those of the setup of broad fixtures, of which the test process tells when its ends."""
-    for key in (unraisable_exceptions, thread_exceptions):
+    keys: tuple[Any, ...] = (unraisable_exceptions, thread_exceptions)
+    for key in keys:
         if key in config.stash:
-            config.stash[key].clear()  # type: ignore[attr-defined]
+            config.stash[key].clear()
 
 
 def broad_fixtures(item: pytest.Item) -> list[str]:

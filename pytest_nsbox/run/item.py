@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.inherited import add_to_report
-from pytest_nsbox.run.reports import Rendered, relay_warning, with_frames, restore_tuples
+from pytest_nsbox.run.reports import Rendered, relay_warning, restore_tuples, with_frames
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -54,10 +55,17 @@ def runs_bare(item: pytest.Item) -> bool:
 class ItemRun:
     """The run of one item."""
 
-    def __init__(self, item: Any, nextitem: pytest.Item | None, options: SandboxOptions) -> None:
+    def __init__(
+        self,
+        item: Any,
+        nextitem: pytest.Item | None,
+        options: SandboxOptions,
+        hooks: dict[str, Callable[..., Any]],
+    ) -> None:
         self.item = item
         self.nextitem = nextitem
         self.options = options
+        self.hooks = hooks  # of the controller's share of a phase
         self.session: pytest.Session = item.session
         self.config: pytest.Config = item.config
         self.broad: CallInfo[None] | None = None
@@ -73,10 +81,8 @@ class ItemRun:
         item = self.item
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
-        with self.phase("setup"):
-            self.broad = CallInfo.from_call(
-                lambda: fixtures.set_up_broad(item), when="setup", reraise=_RERAISE
-            )
+        with fixtures.broad_only(item):
+            self.broad = self.call("setup", item=item)
         if self.broad.excinfo is None:
             return True
         self.log(self.make_report(self.broad), self.broad)
@@ -89,12 +95,7 @@ class ItemRun:
         stops = self.session.shouldfail or self.session.shouldstop
         nextitem = None if stops else self.nextitem
         before = len(item._report_sections)
-        with self.phase("teardown"):
-            call = CallInfo.from_call(
-                lambda: fixtures.tear_down_broad(item, nextitem),
-                when="teardown",
-                reraise=_RERAISE,
-            )
+        call = self.call("teardown", item=item, nextitem=nextitem)
         new = item._report_sections[before:]
         held = self.teardown
         if held is None:
@@ -113,23 +114,13 @@ class ItemRun:
             held.outcome, held.longrepr = ours.outcome, ours.longrepr
         self.log(held, call)
 
-    @contextlib.contextmanager
-    def phase(self, when: Any) -> Iterator[None]:
-        """Capture and logging around the controller's share of a phase, as pytest's own hooks do."""
-        plugins = self.config.pluginmanager
-        capture = plugins.getplugin("capturemanager")
-        logging = plugins.getplugin("logging-plugin")
+    def call(self, when: Any, **kwargs: object) -> CallInfo[None]:
+        """The controller's share of a phase: pytest's own implementations of its hook."""
         self.item.stash.setdefault(caplog_records_key, {})
-        screen.enter(self.config, when)
-        with contextlib.ExitStack() as stack:
-            if logging is not None:
-                around = logging._runtest_for(self.item, when)
-                if not hasattr(around, "__enter__"):  # a bare generator before pytest 9.2
-                    around = contextlib.contextmanager(lambda: around)()
-                stack.enter_context(around)
-            if capture is not None:
-                stack.enter_context(capture.item_capture(when, self.item))
-            yield
+        screen.keep_heading(self.config, when)
+        hook = self.hooks[when]
+        # A partial has no frame of its own, which a traceback would show.
+        return CallInfo.from_call(functools.partial(hook, **kwargs), when=when, reraise=_RERAISE)
 
     # ------------------------------------------------------------------ the test process
 

@@ -36,17 +36,10 @@ def adopt(config: pytest.Config, known: dict[str, Any]) -> None:
             reporter.currentfspath = -2  # in a line, and not one of a file's
 
 
-def enter(config: pytest.Config, when: str) -> None:
-    """Have live logs of the phase come under its heading, which may be there already."""
+def keep_heading(config: pytest.Config, when: str) -> None:
+    """If the other process has begun the phase, have ours go on below its heading."""
     live = _live(config)
-    if live is not None and live._when != when:
-        live.set_when(when)
-
-
-def keep_heading(config: pytest.Config) -> None:
-    """Have pytest's own entering of the phase that we are in leave the heading as it is."""
-    live = _live(config)
-    if live is not None:
+    if live is not None and live._when == when:
         shown = live._section_name_shown
 
         def set_when(when: str) -> None:

@@ -18,7 +18,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
@@ -28,7 +28,7 @@ from _pytest.runner import runtestprotocol
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, wire
 from pytest_nsbox.run.inherited import Inherited
-from pytest_nsbox.run.reports import frames_of, render
+from pytest_nsbox.run.reports import forget_our_frames, frames_of, render, warning_to_send
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -50,13 +50,13 @@ class Relay:
     Registered there, once, since that costs a millisecond.
     """
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        finally:
-            if current is not None:
-                current.inherited.complete()
+    # Not a wrapper of the setup, which would be a frame of its tracebacks.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+        if call.excinfo is not None:
+            forget_our_frames(call.excinfo.value)
+        if current is not None and call.when == "setup":
+            current.inherited.complete()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if current is not None:
@@ -91,9 +91,9 @@ class TestProcess:
         session = self.item.session
         fixtures.use_test_process_state(self.item, self.inherited.take_place)
         self.become_the_reporter()
-        screen.keep_heading(self.config)
+        screen.keep_heading(self.config, "setup")
         if self.config.pluginmanager.hasplugin("warnings"):
-            warnings.showwarning = self.showwarning
+            warnings._showwarnmsg_impl = self.warn  # type: ignore[attr-defined]
         if self.config.option.capture == "no" and os.isatty(0):
             self.take_terminal()
         try:
@@ -171,15 +171,12 @@ class TestProcess:
         frame = wire.encode({"type": type, **values}, as_repr)
         wire.write(self.home.reports, frame)
         for text in foreign:
-            self.showwarning(
-                pytest.PytestWarning(
-                    f"nsbox: a report holds {text:.200}, which JSON cannot express: "
-                    "it arrives as its repr"
-                ),
-                pytest.PytestWarning,
-                self.item.location[0],
-                (self.item.location[1] or 0) + 1,
+            told = pytest.PytestWarning(
+                f"nsbox: a report holds {text:.200}, which JSON cannot express: "
+                "it arrives as its repr"
             )
+            path, line = self.item.location[0], (self.item.location[1] or 0) + 1
+            self.warn(warnings.WarningMessage(told, pytest.PytestWarning, path, line))
 
     def ask(self, type: str, **values: object) -> Any:
         """Send a message home, and wait for the answer."""
@@ -192,26 +189,10 @@ class TestProcess:
             answer += chunk
         return json.loads(answer)
 
-    def showwarning(
-        self,
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        """Takes the place of ``warnings.showwarning``: streams, so that a crash loses none."""
+    def warn(self, warning: warnings.WarningMessage) -> None:
+        """Where ``catch_warnings`` of the controller recorded: streams, so that a crash loses none."""
         if os.getpid() == self.pid:
-            self.send(
-                "warning",
-                text=str(message),
-                module=category.__module__,
-                name=category.__qualname__,
-                filename=filename,
-                lineno=lineno,
-                line=line,
-            )
+            self.send("warning", **warning_to_send(warning))
 
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""
