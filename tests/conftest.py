@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from helpers import machine
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "same_as_bare"]
 
 _CAP_SYS_ADMIN = 21
 # Root without its capabilities: what is left lets uid 0 map itself (CAP_SETFCAP, Linux 5.12).

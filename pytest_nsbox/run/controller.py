@@ -16,7 +16,7 @@ import pytest
 
 from pytest_nsbox.kind import kind_of
 from pytest_nsbox.options import OptionError, SandboxOptions
-from pytest_nsbox.run import adapters
+from pytest_nsbox.run import adapters, fixtures
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.item import ItemRun, basetemp_of, runs_bare, uses_basetemp
@@ -38,6 +38,7 @@ class Controller:
         self.unavailable = unavailable
         self.pid = os.getpid()
         self.client = Client()
+        self.hooks = fixtures.shared_hooks(config)
         self.remaining = 0
         self._real: dict[str, str] = {}
         self._kinds: dict[object, Kind] = {}
@@ -88,7 +89,7 @@ class Controller:
         if refusal and self.unavailable == "run":
             item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
             return self._seam.theirs(item, log=log, nextitem=nextitem)
-        run = ItemRun(item, nextitem, options, log=log)
+        run = ItemRun(item, nextitem, options, self.hooks, log=log)
         try:
             if refusal:
                 run.refuse(refusal, skip=self.unavailable == "skip")

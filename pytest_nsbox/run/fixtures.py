@@ -8,11 +8,70 @@ finalizers.  The controller keeps its own state and never learns of the test pro
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from _pytest.runner import SetupState
 from _pytest.scope import Scope
+from _pytest.threadexception import thread_exceptions
+from _pytest.unraisableexception import unraisable_exceptions
+
+# Whose implementations of the hooks of setup and teardown make the controller's share of them; the
+# others' run once, in the test process.
+_SHARED = {
+    # Exceptions of threads and __del__ are told of when the setup is whole: by the test process.
+    "setup": {"runner", "capturemanager", "logging-plugin"},
+    "teardown": {
+        "runner",
+        "capturemanager",
+        "logging-plugin",
+        "unraisableexception",
+        "threadexception",
+    },
+}
+
+
+def shared_hooks(config: pytest.Config) -> dict[str, Callable[..., Any]]:
+    """``pytest_runtest_setup`` and ``_teardown`` as they are in the controller's share of them."""
+    plugins = config.pluginmanager
+    return {
+        when: plugins.subset_hook_caller(
+            f"pytest_runtest_{when}",
+            [plugin for name, plugin in plugins.list_name_plugin() if plugin and name not in names],
+        )
+        for when, names in _SHARED.items()
+    }
+
+
+@contextlib.contextmanager
+def broad_only(item: pytest.Item) -> Iterator[None]:
+    """While this lasts, setting the item up sets up its collectors and broad-scoped fixtures."""
+    state: Any = item.session._setupstate
+    state.setup = set_up_broad
+    try:
+        yield
+    finally:
+        del state.setup  # the class's again
+
+
+@contextlib.contextmanager
+def before_teardown(item: pytest.Item, act: Callable[[], None]) -> Iterator[None]:
+    """While this lasts, something else happens before anything is torn down."""
+    state: Any = item.session._setupstate
+
+    def teardown_exact(nextitem: pytest.Item | None) -> None:
+        try:
+            act()
+        finally:
+            SetupState.teardown_exact(state, nextitem)
+
+    state.teardown_exact = teardown_exact
+    try:
+        yield
+    finally:
+        del state.teardown_exact  # the class's again
 
 
 def set_up_broad(item: pytest.Item) -> None:
@@ -22,13 +81,22 @@ def set_up_broad(item: pytest.Item) -> None:
     """
     state: SetupState = item.session._setupstate
     assert item.parent is not None
+    item.ihook.pytest_nsbox_setup(item=item)
     # setup() takes an Item, but asks only for its listchain().
-    state.setup(item.parent)  # type: ignore[arg-type]
+    SetupState.setup(state, item.parent)  # type: ignore[arg-type]
     # An active node, so that its request may resolve fixtures (checked since pytest 9.1), but
     # without item.teardown: it is the test process that runs item.setup().
     state.stack[item] = ([], None)
     for name in broad_fixtures(item):
         item._request.getfixturevalue(name)  # type: ignore[attr-defined]
+
+
+def hand_over_late_exceptions(config: pytest.Config) -> None:
+    """Forget those of the setup of broad fixtures, of which the test process tells when its ends."""
+    keys: tuple[Any, ...] = (unraisable_exceptions, thread_exceptions)
+    for key in keys:
+        if key in config.stash:
+            config.stash[key].clear()
 
 
 def broad_fixtures(item: pytest.Item) -> list[str]:
@@ -58,11 +126,18 @@ class TestProcessState(SetupState):
 
     __test__ = False
 
-    def __init__(self, controllers: SetupState, item: pytest.Item) -> None:
+    def __init__(
+        self, controllers: SetupState, item: pytest.Item, on_setup: Callable[[], None]
+    ) -> None:
         super().__init__()
+        self.on_setup = on_setup
         self.stack = {
             node: ([], exc) for node, (_, exc) in controllers.stack.items() if node is not item
         }
+
+    def setup(self, item: pytest.Item) -> None:
+        self.on_setup()  # here the controller's share would have been, bare
+        super().setup(item)
 
     def teardown_exact(self, nextitem: pytest.Item | None) -> None:
         # Whatever has a finalizer on this stack was set up in this process, which runs one item:
@@ -70,7 +145,7 @@ class TestProcessState(SetupState):
         super().teardown_exact(None)
 
 
-def use_test_process_state(item: pytest.Item) -> None:
+def use_test_process_state(item: pytest.Item, on_setup: Callable[[], None]) -> None:
     """In a test process: stop knowing what the controller will tear down."""
     session = item.session
-    session._setupstate = TestProcessState(session._setupstate, item)
+    session._setupstate = TestProcessState(session._setupstate, item, on_setup)

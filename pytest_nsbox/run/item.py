@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import random
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,9 +22,10 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, verdict, wire
+from pytest_nsbox.run import fixtures, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
-from pytest_nsbox.run.reports import joined, relay_warning, restore_tuples
+from pytest_nsbox.run.inherited import add_to_report
+from pytest_nsbox.run.reports import Rendered, relay_warning, restore_tuples, with_frames
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -55,11 +56,18 @@ class ItemRun:
     """The run of one item."""
 
     def __init__(
-        self, item: Any, nextitem: pytest.Item | None, options: SandboxOptions, *, log: bool = True
+        self,
+        item: Any,
+        nextitem: pytest.Item | None,
+        options: SandboxOptions,
+        hooks: dict[str, Callable[..., Any]],
+        *,
+        log: bool = True,
     ) -> None:
         self.item = item
         self.nextitem = nextitem
         self.options = options
+        self.hooks = hooks  # of the controller's share of a phase
         self.is_logged = log  # or whoever called looks at the reports first
         self.reports: list[pytest.TestReport] = []
         self.carried: dict[str, Any] = {}  # what plugins have collected in the test process
@@ -78,10 +86,8 @@ class ItemRun:
         item = self.item
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
-        with self.phase("setup"):
-            self.broad = CallInfo.from_call(
-                self.set_up_collectors_and_fixtures, when="setup", reraise=_RERAISE
-            )
+        with fixtures.broad_only(item):
+            self.broad = self.call("setup", item=item)
         if self.broad.excinfo is None:
             return True
         self.log(self.make_report(self.broad), self.broad)
@@ -98,20 +104,14 @@ class ItemRun:
         stops = self.session.shouldfail or self.session.shouldstop
         nextitem = None if stops else self.nextitem
         before = len(item._report_sections)
-        with self.phase("teardown"):
-            call = CallInfo.from_call(
-                lambda: self.apply_and_tear_down(nextitem),
-                when="teardown",
-                reraise=_RERAISE,
-            )
-        new = [
-            (f"Captured {key} {when}", text) for when, key, text in item._report_sections[before:]
-        ]
+        with fixtures.before_teardown(item, self.apply):
+            call = self.call("teardown", item=item, nextitem=nextitem)
+        new = item._report_sections[before:]
         held = self.teardown
         if held is None:
             self.log(self.make_report(call), call)
             return
-        held.sections[:] = joined(held.sections, new)
+        add_to_report(held, new)
         held.duration += call.duration
         held.stop = call.stop
         if call.excinfo is None:
@@ -124,36 +124,25 @@ class ItemRun:
             held.outcome, held.longrepr = ours.outcome, ours.longrepr
         self.log(held, call)
 
-    def apply_and_tear_down(self, nextitem: pytest.Item | None) -> None:
-        try:
-            self.item.ihook.pytest_nsbox_apply(
-                item=self.item, nextitem=self.nextitem, data=self.carried
-            )
-        finally:
-            self.session._setupstate.teardown_exact(nextitem)
+    def apply(self) -> None:
+        """Have plugins take in what they have collected in the test process."""
+        self.item.ihook.pytest_nsbox_apply(
+            item=self.item, nextitem=self.nextitem, data=self.carried
+        )
 
-    @contextlib.contextmanager
-    def phase(self, when: Any) -> Iterator[None]:
-        """Capture and logging around the controller's share of a phase, as pytest's own hooks do."""
-        plugins = self.config.pluginmanager
-        capture = plugins.getplugin("capturemanager")
-        logging = plugins.getplugin("logging-plugin")
+    def call(self, when: Any, **kwargs: object) -> CallInfo[None]:
+        """The controller's share of a phase: pytest's own implementations of its hook."""
         self.item.stash.setdefault(caplog_records_key, {})
-        with contextlib.ExitStack() as stack:
-            if logging is not None:
-                around = logging._runtest_for(self.item, when)
-                if not hasattr(around, "__enter__"):  # a bare generator before pytest 9.2
-                    around = contextlib.contextmanager(lambda: around)()
-                stack.enter_context(around)
-            if capture is not None:
-                stack.enter_context(capture.item_capture(when, self.item))
-            yield
+        screen.keep_heading(self.config, when)
+        hook = self.hooks[when]
+        # A partial has no frame of its own, which a traceback would show.
+        return CallInfo.from_call(functools.partial(hook, **kwargs), when=when, reraise=_RERAISE)
 
     # ------------------------------------------------------------------ the test process
 
     def start(self, sandbox: Sandbox) -> Running:
         """Fork the test process."""
-        self.flush()
+        screen.flush(self.config)
         if self.config.pluginmanager.hasplugin("faulthandler"):
             # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
             # for it for ever, and pytest does so on every failure. The child starts its own.
@@ -183,7 +172,9 @@ class ItemRun:
                 os._exit(1)
             os.close(send_reports)
             os.close(read_answers)
-            if pid < 0:
+            if pid > 0:
+                fixtures.hand_over_late_exceptions(self.config)
+            else:
                 for fd in (reports, answers, stacks):
                     os.close(fd)
         return Running(pid, reports, answers, stacks, started)
@@ -232,10 +223,12 @@ class ItemRun:
         """Act on one message of the test process."""
         kind = message["type"]
         if kind == "report":
-            self.relay_report(message["data"])
+            screen.adopt(self.config, message["screen"])
+            self.relay_report(message["data"], message["rendered"])
+            running.answer(screen.state(self.config))
         elif kind == "warning":
             relay_warning(message)
-        elif kind == "ask":
+        elif kind == "changes":
             found: list[list[str]] = []
             with contextlib.suppress(SandboxError):  # without a supervisor there is nobody to ask
                 found = self.changes(sandbox)
@@ -246,6 +239,7 @@ class ItemRun:
             self.carried = message["data"]
         elif kind == "end":
             self.has_ended = True
+            screen.adopt(self.config, message["screen"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
             self.session.shouldstop = message["shouldstop"] or self.session.shouldstop
         elif kind == "exit":
@@ -253,14 +247,16 @@ class ItemRun:
             pytest.exit(message["reason"], returncode=message["returncode"])
         elif kind == "interrupt":
             self.has_ended = True
-            raise KeyboardInterrupt
+            raise with_frames(KeyboardInterrupt(*message["text"]), message["frames"])
         elif kind == "trouble":
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 
-    def relay_report(self, data: dict[str, Any]) -> None:
+    def relay_report(self, data: dict[str, Any], rendered: list[str] | None) -> None:
         report = self.config.hook.pytest_report_from_serializable(
             config=self.config, data=restore_tuples(data)
         )
+        if rendered is not None:
+            report.longrepr = Rendered(rendered)
         if not hasattr(report, "context"):  # a subtest's is one of the call phase
             self.reported.append(report.when)
         if report.when == "setup" and self.broad is not None:
@@ -344,14 +340,6 @@ class ItemRun:
             and check_interactive_exception(call, report)
         ):
             self.item.ihook.pytest_exception_interact(node=self.item, call=call, report=report)
-
-    def flush(self) -> None:
-        """Empty the buffers that the fork would copy, and the child write out once more."""
-        reporter = self.config.pluginmanager.getplugin("terminalreporter")
-        for stream in (sys.stdout, sys.stderr, getattr(reporter, "_tw", None)):
-            if stream is not None:
-                with contextlib.suppress(ValueError, OSError):  # a test's closed stream
-                    stream.flush()
 
 
 def basetemp_of(config: pytest.Config) -> str | None:

@@ -18,16 +18,17 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
-from _pytest.logging import caplog_records_key
 from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, wire
+from pytest_nsbox.run import fixtures, screen, wire
+from pytest_nsbox.run.inherited import Inherited
+from pytest_nsbox.run.reports import forget_our_frames, frames_of, render, warning_to_send
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -49,13 +50,13 @@ class Relay:
     Registered there, once, since that costs a millisecond.
     """
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        finally:
-            if current is not None:
-                current.prepend_inherited()
+    # Not a wrapper of the setup, which would be a frame of its tracebacks.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+        if call.excinfo is not None:
+            forget_our_frames(call.excinfo.value)
+        if current is not None and call.when == "setup":
+            current.inherited.complete()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if current is not None:
@@ -83,17 +84,16 @@ class TestProcess:
         self.options = options
         self.home = home
         self.pid = os.getpid()
-        # The output and log records of the controller's share of the setup.
-        self.inherited_sections = list(item._report_sections)
-        self.inherited_records = list(item.stash.get(caplog_records_key, {}).get("setup", ()))
+        self.inherited = Inherited(item)
 
     def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
         """Run the item, and say how that ended."""
         session = self.item.session
-        fixtures.use_test_process_state(self.item)
+        fixtures.use_test_process_state(self.item, self.inherited.take_place)
         self.become_the_reporter(counting=log)
-        self.item._report_sections.clear()
-        warnings.showwarning = self.showwarning
+        screen.keep_heading(self.config, "setup")
+        if self.config.pluginmanager.hasplugin("warnings"):
+            warnings._showwarnmsg_impl = self.warn  # type: ignore[attr-defined]
         if self.config.option.capture == "no" and os.isatty(0):
             self.take_terminal()
         hook = self.item.ihook
@@ -103,13 +103,18 @@ class TestProcess:
         except Exit as error:
             self.finish()
             self.send("exit", reason=str(error.msg), returncode=error.returncode)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self.finish()
-            self.send("interrupt")
+            self.send("interrupt", text=[str(arg) for arg in error.args], frames=frames_of(error))
         else:
             collect_late_exceptions(self.config)
             self.carry(hook.pytest_nsbox_collect(item=self.item))
-            self.send("end", shouldfail=session.shouldfail, shouldstop=session.shouldstop)
+            self.send(
+                "end",
+                screen=screen.state(self.config),
+                shouldfail=session.shouldfail,
+                shouldstop=session.shouldstop,
+            )
 
     def carry(self, collected: list[Mapping[str, Any]]) -> None:
         """Send home what plugins have collected."""
@@ -151,27 +156,15 @@ class TestProcess:
             if found:
                 report.sections.append(("sandbox", found))
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
-        self.send("report", data=data)
+        rendered, screen_now = render(report, config), screen.state(config)
+        # Until the controller has told of it nothing else is put out.
+        answer = self.ask("report", data=data, rendered=rendered, screen=screen_now)
+        screen.adopt(config, answer)
 
     def take_terminal(self) -> None:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""
         self.send("terminal")
         foreground(os.getpgrp())
-
-    def prepend_inherited(self) -> None:
-        """Join what the controller's share of the setup has put out to what ours has."""
-        records = self.item.stash.get(caplog_records_key, {}).get("setup")
-        if records is not None:
-            records[:0] = self.inherited_records
-        before = {(when, key): text for when, key, text in self.inherited_sections}
-        sections = [
-            (when, key, before.pop((when, key), "") + text)
-            for when, key, text in self.item._report_sections
-        ]
-        self.item._report_sections[:] = [
-            *((when, key, text) for (when, key), text in before.items()),
-            *sections,
-        ]
 
     # ------------------------------------------------------------------ talking
 
@@ -187,19 +180,16 @@ class TestProcess:
         frame = wire.encode({"type": type, **values}, as_repr)
         wire.write(self.home.reports, frame)
         for text in foreign:
-            self.showwarning(
-                pytest.PytestWarning(
-                    f"nsbox: a report holds {text:.200}, which JSON cannot express: "
-                    "it arrives as its repr"
-                ),
-                pytest.PytestWarning,
-                self.item.location[0],
-                (self.item.location[1] or 0) + 1,
+            told = pytest.PytestWarning(
+                f"nsbox: a report holds {text:.200}, which JSON cannot express: "
+                "it arrives as its repr"
             )
+            path, line = self.item.location[0], (self.item.location[1] or 0) + 1
+            self.warn(warnings.WarningMessage(told, pytest.PytestWarning, path, line))
 
-    def ask(self, what: str) -> Any:
-        """Ask the controller, which asks the supervisor."""
-        self.send("ask", what=what)
+    def ask(self, type: str, **values: object) -> Any:
+        """Send a message home, and wait for the answer."""
+        self.send(type, **values)
         answer = bytearray()
         while not answer.endswith(b"\n"):
             chunk = os.read(self.home.answers, 1 << 16)
@@ -208,26 +198,10 @@ class TestProcess:
             answer += chunk
         return json.loads(answer)
 
-    def showwarning(
-        self,
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        """Takes the place of ``warnings.showwarning``: streams, so that a crash loses none."""
+    def warn(self, warning: warnings.WarningMessage) -> None:
+        """Where ``catch_warnings`` of the controller recorded: streams, so that a crash loses none."""
         if os.getpid() == self.pid:
-            self.send(
-                "warning",
-                text=str(message),
-                module=category.__module__,
-                name=category.__qualname__,
-                filename=filename,
-                lineno=lineno,
-                line=line,
-            )
+            self.send("warning", **warning_to_send(warning))
 
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""

@@ -1,0 +1,68 @@
+"""What two processes that write on one terminal tell each other of it: its line, its headings."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import pytest
+
+# What the handler of --log-cli-level knows of the headings it has written.
+_LIVE = ("_when", "_section_name_shown", "_first_record_emitted", "_test_outcome_written")
+
+
+def state(config: pytest.Config) -> dict[str, Any]:
+    """What this process knows of the terminal, all of it put out."""
+    flush(config)
+    reporter, live = _reporter(config), _live(config)
+    known = {name: getattr(live, name) for name in _LIVE} if live is not None else {}
+    if reporter is not None:
+        known["line"] = reporter._tw._current_line
+        known["in_line"] = bool(reporter.currentfspath)
+    return known
+
+
+def adopt(config: pytest.Config, known: dict[str, Any]) -> None:
+    """Go on where the other process has left the terminal."""
+    reporter, live = _reporter(config), _live(config)
+    for name in _LIVE if live is not None else ():
+        setattr(live, name, known[name])
+    if reporter is not None:
+        reporter._tw._current_line = known["line"]
+        if not known["in_line"]:
+            reporter.currentfspath = None
+        elif not reporter.currentfspath:
+            reporter.currentfspath = -2  # in a line, and not one of a file's
+
+
+def keep_heading(config: pytest.Config, when: str) -> None:
+    """If the other process has begun the phase, have ours go on below its heading."""
+    live = _live(config)
+    if live is not None and live._when == when:
+        shown = live._section_name_shown
+
+        def set_when(when: str) -> None:
+            del live.set_when  # the class's again
+            live.set_when(when)
+            live._section_name_shown = shown
+
+        live.set_when = set_when
+
+
+def flush(config: pytest.Config) -> None:
+    """Empty the buffers: a fork would copy them, another process writes to the same terminal."""
+    for stream in (sys.stdout, sys.stderr, getattr(_reporter(config), "_tw", None)):
+        if stream is not None:
+            with contextlib.suppress(ValueError, OSError):  # a test's closed stream
+                stream.flush()
+
+
+def _reporter(config: pytest.Config) -> Any:
+    return config.pluginmanager.getplugin("terminalreporter")
+
+
+def _live(config: pytest.Config) -> Any:
+    plugin = config.pluginmanager.getplugin("logging-plugin")
+    handler = getattr(plugin, "log_cli_handler", None)
+    return handler if hasattr(handler, "_when") else None  # else one that logs nothing

@@ -1,0 +1,211 @@
+"""The same run bare and sandboxed: outcomes, warnings and what ends a run early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+SameAsBare = Callable[..., pytest.RunResult]
+
+
+def test_skips_and_xfails_in_every_phase(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def fixture(name, scope, before=lambda: None, after=lambda: None):
+            @pytest.fixture(name=name, scope=scope)
+            def made():
+                before()
+                yield
+                after()
+            return made
+
+        def raises(): raise ValueError("raised")
+        def skips(): pytest.skip("skipped")
+        def xfails(): pytest.xfail("xfailed")
+
+        for scope in ("function", "module"):
+            for action in (raises, skips, xfails):
+                for when in ("before", "after"):
+                    name = f"{scope}_{action.__name__}_{when}"
+                    globals()[name] = fixture(name, scope, **{when: action})
+
+        FIXTURES = [name for name in globals() if name.startswith("function_")]
+
+        @pytest.mark.parametrize("name", FIXTURES)
+        def test_fixture(request, name): request.getfixturevalue(name)
+
+        def test_module_raises(module_raises_before): pass
+        def test_module_skips(module_skips_before): pass
+        def test_module_xfails(module_xfails_before): pass
+        def test_function_raises(function_raises_before): pass
+        def test_function_skips(function_skips_before): pass
+        def test_function_xfails(function_xfails_before): pass
+        def test_late_raises(function_raises_after): pass
+        def test_late_skips(function_skips_after): pass
+        def test_late_xfails(function_xfails_after): pass
+        @pytest.mark.xfail
+        def test_marked_broad(module_raises_before): pass
+        @pytest.mark.xfail(raises=ValueError)
+        def test_as_expected(): raises()
+        @pytest.mark.xfail(raises=TypeError, reason="another")
+        def test_not_as_expected(): raises()
+        @pytest.mark.xfail(strict=True, reason="strict")
+        def test_strict(): pass
+        @pytest.mark.xfail(run=False)
+        def test_not_run(): pass
+        @pytest.mark.xfail("1 +")
+        def test_bad_condition(): pass
+        @pytest.mark.skipif("not 0", reason="a string")
+        def test_skipif(): pass
+        def test_importorskip(): pytest.importorskip("nowhere")
+        def test_marks_itself(request):
+            request.node.add_marker(pytest.mark.xfail(reason="in the test"))
+            raises()
+        def test_exits(): raise SystemExit(3)
+        def test_base(): raise BaseException("of the base")
+        async def test_async(): pass
+        def test_returns(): return 1
+        """
+    )
+    same_as_bare("-rA", "--tb=short")
+    same_as_bare("--runxfail", "-rA", "--tb=line")
+
+
+WARNING_SUITE = """
+    import contextlib, gc, threading, warnings
+    import pytest
+
+    class OwnWarning(UserWarning): pass
+    class Needy(UserWarning):
+        def __init__(self, one, two): super().__init__(f"{one} and {two}")
+
+    class Broken:
+        def __del__(self): raise ValueError("in del")
+
+    def thread_that_dies():
+        def die(): raise ValueError("in a thread")
+        thread = threading.Thread(target=die, name="mortal")
+        thread.start()
+        thread.join()
+
+    @pytest.fixture(scope="module")
+    def broad():
+        warnings.warn("broad up")
+        yield
+        warnings.warn("broad down")
+
+    @pytest.fixture
+    def narrow():
+        warnings.warn("narrow up")
+        yield
+        warnings.warn("narrow down")
+
+    @pytest.fixture(scope="module")
+    def broad_unraisable():
+        broken = Broken(); broken = None
+        yield
+        broken = Broken(); broken = None
+
+    @pytest.fixture(scope="class")
+    def broad_thread():
+        thread_that_dies()
+        yield
+        thread_that_dies()
+
+    def test_fixtures(broad, narrow): pass
+    def test_own(): warnings.warn(OwnWarning("own"))
+    def test_needy(): warnings.warn(Needy("this", "that"))
+    def test_local():
+        class Local(UserWarning): pass
+        warnings.warn("local", Local)
+    @pytest.mark.parametrize("n", range(2))
+    def test_same_place(n): warnings.warn("of one place", DeprecationWarning)
+    def test_warns():
+        with pytest.warns(UserWarning, match="expected"):
+            warnings.warn("expected")
+    def test_does_not_warn():
+        with pytest.warns(UserWarning): pass
+    def test_recwarn(recwarn):
+        warnings.warn("recorded")
+        assert str(recwarn.pop().message) == "recorded"
+    def test_deprecated():
+        with pytest.deprecated_call(): warnings.warn("old", DeprecationWarning)
+    @pytest.mark.filterwarnings("error:strict")
+    def test_filter(): warnings.warn("strict")
+    @pytest.mark.filterwarnings("ignore")
+    def test_ignore(): warnings.warn("ignored")
+    def test_unraisable():
+        broken = Broken(); broken = None
+    def test_cycle():
+        broken = Broken(); broken.itself = broken; broken = None
+        gc.collect()
+    def test_broad_unraisable(broad_unraisable): pass
+    def test_resource(): open(__file__)
+    def test_thread(): thread_that_dies()
+    class TestIt:
+        def test_broad_thread(self, broad_thread): pass
+        def test_narrow(self, broad_thread): pass
+    def test_last(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["-W", "error"], ["-W", "default"], ["-p", "no:warnings"], ["--disable-warnings"]],
+    ids=lambda args: " ".join(args) or "plain",
+)
+def test_warnings_of_every_kind(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, args: list[str]
+) -> None:
+    pytester.makepyfile(WARNING_SUITE)
+    same_as_bare("--tb=line", *args)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "pytest.exit('enough', returncode=42)",
+        "pytest.exit('enough')",
+        "raise KeyboardInterrupt",
+        "raise KeyboardInterrupt('^C')",
+        "request.session.shouldstop = 'told to stop'",
+        "request.session.shouldfail = 'told to fail'",
+    ],
+)
+@pytest.mark.parametrize("phase", ["setup", "call", "teardown"])
+def test_the_end_of_a_run(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, how: str, phase: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def broad():
+            print("broad up")
+            yield
+            print("broad down")
+
+        @pytest.fixture
+        def narrow(request):
+            print("narrow up")
+            if {phase!r} == "setup": {how}
+            yield
+            print("narrow down")
+            if {phase!r} == "teardown": {how}
+
+        def test_before(broad): pass
+
+        def test_ends(broad, narrow, request):
+            print("in the test")
+            if {phase!r} == "call": {how}
+
+        def test_after(broad): pass
+        """
+    )
+    same_as_bare("-s")
