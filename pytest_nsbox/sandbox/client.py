@@ -23,7 +23,7 @@ from pytest_nsbox.kernel.syscalls import (
     prctl,
     setns,
 )
-from pytest_nsbox.sandbox import channel, privileges
+from pytest_nsbox.sandbox import channel, descriptors, privileges
 from pytest_nsbox.sandbox.changes import Change
 
 _ANSWER_SECONDS = 60.0
@@ -227,6 +227,7 @@ class Sandbox:
         self.number = number
         *namespaces, self._proc = fds
         self._namespaces = dict(zip(kinds, namespaces, strict=True))
+        self._inherited: list[descriptors.Inherited] = []
 
     def fork(self) -> int:
         """fork(2) into the sandbox: 0 in the child, as PID 2; in the parent its pid as seen there.
@@ -237,6 +238,7 @@ class Sandbox:
 
         The child must call ``enter`` next, and exit if that raises.
         """
+        self._inherited = descriptors.inherited()
         with warnings.catch_warnings():
             # 3.12+: fork() in a process with threads may deadlock. The user has been told.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -291,6 +293,7 @@ class Sandbox:
     def enter(self, cwd: str) -> None:
         """In the child that ``fork`` made: join the rest of the sandbox and give up privileges.
 
+        What the caller has open of the host's is then the sandbox's, see ``descriptors``.
         Raises OSError, also when ``cwd`` is not there.
         """
         client = self._client
@@ -298,6 +301,7 @@ class Sandbox:
             self._join()
         client.stop()
         self.close_fds()
+        descriptors.reopen(self._inherited)
         os.setpgid(0, 0)  # else kill(0, …) would reach pytest's own group, outside
         privileges.drop(client.keep_capabilities, client.other_capabilities)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # cleared by every change of credentials
