@@ -12,6 +12,7 @@ import ctypes
 import os
 import platform
 import signal
+from collections.abc import Sequence
 
 # sched.h
 CLONE_PARENT = 0x8000
@@ -47,6 +48,7 @@ MOUNT_ATTR_RDONLY = 0x1
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
+PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_GET_TID_ADDRESS = 40
 
@@ -197,6 +199,34 @@ def prctl(option: int, argument: int = 0) -> int:
     """prctl(2) with one integer argument; the result."""
     result: int = _libc.prctl(option, argument, 0, 0, 0)
     return result if result >= 0 else _check(result, "prctl", str(option))
+
+
+class _SockFilter(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("jt", ctypes.c_uint8),
+        ("jf", ctypes.c_uint8),
+        ("k", ctypes.c_uint32),
+    )
+
+
+class SockFprog(ctypes.Structure):
+    """A BPF program of (code, jt, jf, k); made once, for making its type costs 0.5 ms."""
+
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.POINTER(_SockFilter)))
+
+    def __init__(self, program: Sequence[tuple[int, int, int, int]]) -> None:
+        filters = (_SockFilter(*instruction) for instruction in program)
+        super().__init__(len(program), (_SockFilter * len(program))(*filters))
+
+
+def set_seccomp_filter(program: SockFprog) -> None:
+    """prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER): for good, for the caller and its children.
+
+    The caller needs CAP_SYS_ADMIN in its user namespace, else no_new_privs.
+    """
+    result = _libc.prctl(PR_SET_SECCOMP, 2, ctypes.addressof(program), 0, 0)
+    _check(result, "prctl", "PR_SET_SECCOMP")
 
 
 def drop_bounding(capabilities: tuple[int, ...]) -> None:

@@ -23,7 +23,7 @@ from pytest_nsbox.kernel.syscalls import (
     prctl,
     setns,
 )
-from pytest_nsbox.sandbox import channel, privileges
+from pytest_nsbox.sandbox import channel, descriptors, privileges, terminal
 from pytest_nsbox.sandbox.changes import Change
 
 _ANSWER_SECONDS = 60.0
@@ -78,6 +78,7 @@ class Client:
         self._asked_for: Kind | None = None
         self._prefetched: tuple[Kind, Sandbox] | None = None
         self.own_pid_namespace: int | None = None
+        self.can_be_typed_on = False
         self.notes: dict[str, None] = {}  # what sandboxes leave out, in the order heard of
 
     def start(self) -> None:
@@ -100,6 +101,7 @@ class Client:
         ours.settimeout(_ANSWER_SECONDS)
         self._socket = ours
         self._is_ready = False
+        self.can_be_typed_on = terminal.can_be_typed_on()
         if self.privileged:
             self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         setup = {
@@ -235,6 +237,7 @@ class Sandbox:
         self.number = number
         *namespaces, self._proc = fds
         self._namespaces = dict(zip(kinds, namespaces, strict=True))
+        self._inherited: list[descriptors.Inherited] = []
 
     def fork(self) -> int:
         """fork(2) into the sandbox: 0 in the child, as PID 2; in the parent its pid as seen there.
@@ -245,6 +248,7 @@ class Sandbox:
 
         The child must call ``enter`` next, and exit if that raises.
         """
+        self._inherited = descriptors.inherited()
         with warnings.catch_warnings():
             # 3.12+: fork() in a process with threads may deadlock. The user has been told.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -299,6 +303,7 @@ class Sandbox:
     def enter(self, cwd: str) -> None:
         """In the child that ``fork`` made: join the rest of the sandbox and give up privileges.
 
+        What the caller has open of the host's is then the sandbox's, see ``descriptors``.
         Raises OSError, also when ``cwd`` is not there.
         """
         client = self._client
@@ -306,7 +311,10 @@ class Sandbox:
             self._join()
         client.stop()
         self.close_fds()
+        descriptors.reopen(self._inherited)
         os.setpgid(0, 0)  # else kill(0, …) would reach pytest's own group, outside
+        if client.can_be_typed_on:
+            terminal.forbid_typing()
         privileges.drop(client.keep_capabilities, client.other_capabilities)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # cleared by every change of credentials
         os.chdir(cwd)

@@ -58,13 +58,14 @@ def run(
         kinds = NAMESPACES + (("net",) if own_network else ()) + (("user",) if rootless else ())
         fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        # Nobody may join before that: a test has what we have, and could trace us.
+        privileges.drop(keep_capabilities, other_capabilities, traceable=False)
         dropped = [i for i, step in enumerate(plan.steps) if step not in mended.steps]
         message = {"kinds": kinds, "notes": notes, "dropped": dropped}
         channel.send(supervisor, message, fds)
         for fd in fds:
             os.close(fd)
         prctl(PR_SET_NAME, _name(b"nsbox-init"))
-        privileges.drop(keep_capabilities, other_capabilities)
         supervisor.recv(1)  # end of file: the sandbox is to end
         status = 0
     finally:

@@ -68,6 +68,13 @@ REMOTE = {
 # caller (EOVERFLOW: its owner has no mapping), so that it is to be the top of an overlay.
 SHARED_DIRECTORIES = ("/var/tmp", "/run/lock", "/var/crash", "/run/user", "/var/lock")
 
+# What of /proc is the machine's and not a process', and may have files to write to: bubblewrap's
+# list, and what else there is in fs/proc and drivers/ of the kernel.
+_PROC_OF_THE_HOST = (
+    *("sys", "sysrq-trigger", "irq", "bus", "acpi", "fs"),
+    *("asound", "driver", "dynamic_debug", "latency_stats", "mtrr", "scsi"),
+)
+
 _MAX_SCAFFOLD_FILES = 200
 _KEPT_OPTIONS = {"nosuid": MS_NOSUID, "noexec": MS_NOEXEC}
 _DEV_NODES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -255,8 +262,8 @@ class _Build:
         no = MS_NOSUID | MS_NODEV
         self.steps.append(Private("/proc", "proc", no | MS_NOEXEC, ""))
         if os.geteuid() == 0:
-            # bubblewrap's list; DAC lets the uid 0 write there, with or without capabilities.
-            for name in ("sys", "sysrq-trigger", "irq", "bus", "acpi", "fs"):
+            # DAC lets the uid 0 write there, with or without capabilities.
+            for name in _PROC_OF_THE_HOST:
                 if os.path.exists(f"/proc/{name}"):
                     self.steps.append(ReadOnlyProc(f"/proc/{name}"))
         self.steps.append(Template("/sys", f"{TEMPLATES}/sys"))

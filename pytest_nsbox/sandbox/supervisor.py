@@ -374,6 +374,10 @@ def enter_user_namespace() -> None:
                 raise
         except OSError as error:
             raise SyscallError(error.errno or 0, "write", f"{path}, {text!r}") from error
+    # One of its own is what a test would mount the cgroup filesystem with, and that one writable.
+    # Where /proc is read-only, as in a container, so are the cgroups.
+    with contextlib.suppress(OSError), open("/proc/sys/user/max_cgroup_namespaces", "w") as file:
+        file.write("0")
 
 
 def probe_mounts(mounts: list[mountinfo.Mount]) -> dict[str, str]:
