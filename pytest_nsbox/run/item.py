@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from _pytest.logging import caplog_records_key
 from _pytest.outcomes import Exit
-from _pytest.runner import CallInfo, check_interactive_exception
+from _pytest.runner import CallInfo, _update_current_test_var, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
@@ -78,6 +78,7 @@ class ItemRun:
         item = self.item
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
+        _update_current_test_var(item, "setup")
         with self.phase("setup"):
             self.broad = CallInfo.from_call(
                 lambda: fixtures.set_up_broad(item), when="setup", reraise=_RERAISE
@@ -121,12 +122,14 @@ class ItemRun:
         self.log(held, call)
 
     def apply_and_tear_down(self, nextitem: pytest.Item | None) -> None:
+        _update_current_test_var(self.item, "teardown")
         try:
             self.item.ihook.pytest_nsbox_apply(
                 item=self.item, nextitem=self.nextitem, data=self.carried
             )
         finally:
             self.session._setupstate.teardown_exact(nextitem)
+        _update_current_test_var(self.item, None)
 
     @contextlib.contextmanager
     def phase(self, when: Any) -> Iterator[None]:
