@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -22,6 +23,7 @@ from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.item import ItemRun, basetemp_of, runs_bare, uses_basetemp
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Client, Kind, Refused, Sandbox, SandboxError
+from pytest_nsbox.sandbox.sockets import Socket, Sockets
 
 
 class Controller:
@@ -44,6 +46,9 @@ class Controller:
         self._kinds: dict[object, Kind] = {}
         self._refusal: str | None = None
         self._keep: list[str] | None = None
+        session = config.pluginmanager.getplugin("session")
+        self._sockets = Sockets(partial(fixtures.is_started_by, session))
+        self._generation: object = None
         self.not_copied: list[str] = []
         self._seam = Seam(config, self.runtestprotocol)
 
@@ -121,7 +126,7 @@ class Controller:
 
     def run_in_sandbox(self, run: ItemRun) -> None:
         try:
-            kind = self.kind(run.options)
+            kind = self.kind(run.options)._replace(sockets=self.look_for_sockets(run.item.session))
             sandbox, running = self.start_run(run, kind)
         except SandboxError as error:
             run.refuse(explain(error), skip=False)
@@ -139,6 +144,11 @@ class Controller:
             wait = uses_basetemp(run.item) or bool(run.options.keep)
             with contextlib.suppress(SandboxError):
                 self.not_copied += sandbox.close(carry, wait=wait)
+
+    def look_for_sockets(self, session: pytest.Session) -> tuple[Socket, ...]:
+        """The unix sockets on which something listens that broad-scoped fixtures started."""
+        before, self._generation = self._generation, fixtures.generation(session)
+        return self._sockets.look(anew=self._generation != before)
 
     def start_run(self, run: ItemRun, kind: Kind) -> tuple[Sandbox, Running]:
         """A test process in a sandbox. Raises SandboxError.

@@ -9,7 +9,8 @@ finalizers.  The controller keeps its own state and never learns of the test pro
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -74,6 +75,10 @@ def before_teardown(item: pytest.Item, act: Callable[[], None]) -> Iterator[None
         del state.teardown_exact  # the class's again
 
 
+# By which a worker's processes can be told from those of another one, which runs the same tests.
+_XDIST = ("PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER")
+
+
 def set_up_broad(item: pytest.Item) -> None:
     """Set up the item's collectors and its broad-scoped fixtures; not the item.
 
@@ -97,6 +102,21 @@ def hand_over_late_exceptions(config: pytest.Config) -> None:
     for key in keys:
         if key in config.stash:
             config.stash[key].clear()
+
+
+def generation(session: pytest.Session) -> object:
+    """A value that is another one after collectors or fixtures have been set up or torn down."""
+    stack = session._setupstate.stack
+    broad = ((n, len(finalizers)) for n, (finalizers, _) in stack.items())
+    return [entry for entry in broad if not isinstance(entry[0], pytest.Item)]
+
+
+def is_started_by(session: pytest.Session, environment: Mapping[str, str]) -> bool:
+    """Whether who was executed with that environment has it from a test of this session."""
+    test, _, _ = environment.get("PYTEST_CURRENT_TEST", "").rpartition(" (")
+    return all(environment.get(name) == os.environ.get(name) for name in _XDIST) and any(
+        item.nodeid == test for item in session.items
+    )
 
 
 def broad_fixtures(item: pytest.Item) -> list[str]:

@@ -56,6 +56,8 @@ class Kind(NamedTuple):
     bind: tuple[tuple[str, str, bool], ...] = ()  # source, target, read-only
     hide: tuple[str, ...] = ()
     network: str = "host"  # or "loopback", "none"
+    # Unix sockets of the host's to be reached, and a number to tell a new one at an old path.
+    sockets: tuple[tuple[str, int], ...] = ()
     hostname: str | None = None
 
 

@@ -41,6 +41,7 @@ from pytest_nsbox.sandbox.steps import (
     PrivateTmp,
     ReadOnlyBind,
     ReadOnlyProc,
+    Socket,
     Step,
     Template,
     attach,
@@ -48,6 +49,9 @@ from pytest_nsbox.sandbox.steps import (
 
 # What is mounted below these is not the host's filesystem, or is made anew in every sandbox.
 SPECIAL = ("/proc", "/sys", "/dev", "/tmp")
+
+# Empty in every sandbox, and to be written into.
+_PRIVATE = ("/tmp", "/dev/shm")
 
 # Asking a dead server hangs; what automount(8) watches must not be woken: looked at with care.
 REMOTE = {
@@ -142,6 +146,14 @@ class Planner:
         size = f",size={request.tmp_size}" if request.tmp_size else ""
         return Plan(tuple(build.steps), tuple(build.notes), "mode=1777" + size)
 
+    def reach(self, plan: Plan, sockets: Iterable[str]) -> Plan:
+        """The plan with these sockets of the host's behind their paths, after its other steps."""
+        build = _Build(self, plan)
+        for path in sockets:
+            with contextlib.suppress(OSError):  # it went away while we were looking
+                build.socket(path)
+        return Plan(tuple(build.steps), tuple(build.notes), plan.tmp_options)
+
     def has_submounts(self, path: str) -> bool:
         prefix = path.rstrip("/") + "/"
         return any(mounted.point.startswith(prefix) for mounted in self.mounts)
@@ -154,13 +166,13 @@ class Planner:
 
 
 class _Build:
-    """One plan in the making."""
+    """One plan in the making, from nothing or from another plan."""
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner, plan: Plan | None = None) -> None:
         self.planner = planner
-        self.steps: list[Step] = []
-        self.notes: list[str] = []
-        self.layers = 0
+        self.steps = list(plan.steps) if plan else []
+        self.notes = list(plan.notes) if plan else []
+        self.layers = sum(isinstance(step, Overlay) for step in self.steps)
 
     def overlay(self, path: str, *, flags: int = 0, lower: str | None = None) -> None:
         status = os.stat(HOST + path)
@@ -294,6 +306,24 @@ class _Build:
             if mounted.point.startswith(path + "/"):
                 self.submount(mounted)
 
+    def socket(self, path: str) -> None:
+        """A socket of the host's; with its directory, where a private /tmp hides that.
+
+        What the user binds or hides stays as the user has it.
+        """
+        targets = [step.target for step in self.steps]
+        if within(path, (s.target for s in self.steps if isinstance(s, (Bind, Hide)))):
+            return
+        shown = [step.target for step in self.steps if isinstance(step, Overlay)]
+        if within(path, _PRIVATE) and not within(path, [top for top in shown if top != "/"]):
+            for parent in _parents(path):
+                # What would cover a mount that is there, or a directory on the way to one, is not
+                # shown as a whole.
+                if not any(within(target, (parent,)) for target in targets):
+                    self.visible(parent)
+                    break
+        self.steps.append(Socket(path))
+
 
 def make_templates(*, rootless: bool) -> None:
     """What every sandbox's /dev, /sys and hidden files are copies of; called once, when staging."""
@@ -329,10 +359,10 @@ def execute(plan: Plan, box: Box) -> tuple[Plan, list[str]]:
         try:
             step.execute(box)
         except SyscallError as error:
-            if not isinstance(step, (Overlay, ReadOnlyBind)) or step.target == "/":
+            if not isinstance(step, (Overlay, ReadOnlyBind, Socket)) or step.target == "/":
                 raise
             mended = _fall_back(step, box)
-            how = mended.describe() if mended else "left empty"
+            how = mended.describe() if mended else "left out"
             notes.append(f"{step.target}: {how}, since {error}")
             if mended is None:
                 continue
@@ -341,7 +371,7 @@ def execute(plan: Plan, box: Box) -> tuple[Plan, list[str]]:
     return (plan if not notes else plan._replace(steps=tuple(steps))), notes
 
 
-def _fall_back(step: Overlay | ReadOnlyBind, box: Box) -> Step | None:
+def _fall_back(step: Step, box: Box) -> Step | None:
     if isinstance(step, Overlay):
         bind = ReadOnlyBind(step.target, step.lower[-1], recursive=True)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import NamedTuple, Protocol
 
 from pytest_nsbox.kernel.syscalls import (
@@ -109,6 +110,28 @@ class Bind(NamedTuple):
         target = box.root + self.target
         make_mount_point(target, is_directory=os.path.isdir(self.source))
         attach(self.source, target, read_only=self.read_only, recursive=True)
+
+
+class Socket(NamedTuple):
+    """A unix socket of the host's, for an overlay of its file leads to nobody; if it is still there.
+
+    Read-only, which lets one connect, and keeps a chmod in here.
+    """
+
+    target: str
+
+    def describe(self) -> str:
+        return f"socket {self.target}"
+
+    def execute(self, box: Box) -> None:
+        source, target = HOST + self.target, box.root + self.target
+        try:
+            if not stat.S_ISSOCK(os.lstat(source).st_mode):
+                return
+        except OSError:  # its server has taken it away
+            return
+        make_mount_point(target, is_directory=False)
+        attach(source, target, read_only=True, recursive=False)
 
 
 class Hide(NamedTuple):

@@ -53,7 +53,7 @@ class Ready(NamedTuple):
     """A sandbox that nobody has joined, or one in use."""
 
     number: int
-    kind: str
+    plan: rootfs.Plan
     init: int  # pid
     leash: socket.socket  # init ends when this closes
     box: steps.Box
@@ -71,7 +71,7 @@ class Supervisor:
         self.keep_capabilities: int = setup["keep_capabilities"]
         self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self.planner = stage(rootless=self.rootless)
-        self.plans: dict[str, rootfs.Plan] = {}
+        self.plans: dict[str, rootfs.Plan] = {}  # by kind, its sockets left out
         self.stock: dict[str, deque[Ready]] = {}
         self.in_use: dict[int, Ready] = {}
         self.ahead = 0
@@ -132,10 +132,9 @@ class Supervisor:
     def changes(self, message: channel.Message) -> None:
         """What a sandbox holds that the host does not."""
         ready = self.in_use[message["sandbox"]]
-        plan = self.plans[ready.kind]
         found: list[changes.Change] = []
-        left_out = [*message["except"], *(s.target for s in plan.steps if is_opening(s))]
-        for step in plan.overlays():
+        left_out = [*message["except"], *(s.target for s in ready.plan.steps if is_opening(s))]
+        for step in ready.plan.overlays():
             upper = ready.box.upper(step.layer)
             for change in changes.changes(upper, step.lower[0], step.target):
                 if not rootfs.within(change.path, left_out):
@@ -145,12 +144,11 @@ class Supervisor:
     def close(self, message: channel.Message) -> None:
         """End a sandbox, after carrying out of it what was asked for."""
         ready = self.in_use.pop(message["sandbox"])
-        plan = self.plans[ready.kind]
         # Nothing may change any more what we are about to copy.
         kill(ready.init)
         for pattern, whole in message["carry"]:
             copy = carry.carry_path if whole else carry.carry_new
-            for place, path in rootfs.written(plan, ready.box, pattern):
+            for place, path in rootfs.written(ready.plan, ready.box, pattern):
                 failed = copy(place, steps.HOST + path)
                 self.failures += [f"{f.path}: {f.error}" for f in failed]
         self.take_away(ready)
@@ -179,12 +177,15 @@ class Supervisor:
     def build(self, kind: str) -> Ready:
         """A new sandbox. Raises OSError, which names the system call that was refused."""
         wish = json.loads(kind)
+        sockets = wish.pop("sockets")
+        without = json.dumps(wish)
         hostname = wish.pop("hostname")
         network = wish.pop("network")
         request = rootfs.Request(**wish)
-        plan = self.plans.get(kind)
-        if plan is None:
-            plan = self.plans[kind] = self.planner.plan(request)
+        basis = self.plans.get(without)
+        if basis is None:
+            basis = self.plans[without] = self.planner.plan(request)
+        plan = self.planner.reach(basis, [path for path, _ in sockets]) if sockets else basis
         self.number += 1
         box = make_box(self.number, plan)
         own_network = network != "host"
@@ -229,11 +230,10 @@ class Supervisor:
                 raise BuildError(error.errno or 110, text) from error
             raise
         if message["dropped"] or message["notes"]:
-            left = tuple(s for i, s in enumerate(plan.steps) if i not in message["dropped"])
-            plan = plan._replace(steps=left, notes=(*plan.notes, *message["notes"]))
-            self.plans[kind] = plan
+            plan = mend(plan, message)
+            self.plans[without] = mend(basis, message)
         answer = {"sandbox": self.number, "kinds": message["kinds"], "notes": plan.notes}
-        return Ready(self.number, kind, pid, here, box, answer, fds)
+        return Ready(self.number, plan, pid, here, box, answer, fds)
 
     def end(self, ready: Ready) -> None:
         kill(ready.init)
@@ -270,9 +270,16 @@ class BuildError(OSError):
         return str(self.args[1])
 
 
+def mend(plan: rootfs.Plan, message: channel.Message) -> rootfs.Plan:
+    """The plan without the steps that an init had to do without, and with its notes."""
+    left = tuple(s for i, s in enumerate(plan.steps) if i not in message["dropped"])
+    notes = tuple(dict.fromkeys((*plan.notes, *message["notes"])))
+    return plan._replace(steps=left, notes=notes)
+
+
 def is_opening(step: steps.Step) -> bool:
     """Whether the step lets a path of the host's through, or hides it: no change of the test's."""
-    return isinstance(step, (steps.Bind, steps.Hide))
+    return isinstance(step, (steps.Bind, steps.Hide, steps.Socket))
 
 
 def make_box(number: int, plan: rootfs.Plan) -> steps.Box:

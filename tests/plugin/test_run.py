@@ -51,6 +51,42 @@ def test_a_broad_fixture_is_set_up_once_and_torn_down_once_outside(
     assert log_of(pytester) == ["up", "True", "down", "True"]
 
 
+def test_a_broad_fixture_sees_which_test_it_is_set_up_and_torn_down_for(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import os
+        import pytest
+
+        def log():
+            with open({str(pytester.path / "log")!r}, "a") as file:
+                print(os.environ["PYTEST_CURRENT_TEST"], file=file)
+
+        @pytest.fixture(scope="module")
+        def broad():
+            log()
+            yield
+            log()
+
+        @pytest.mark.sandbox
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(broad, number):
+            pass
+
+        def test_after():
+            log()
+        """
+    )
+    run_pytest().assert_outcomes(passed=3)
+    name = next(pytester.path.glob("test_*.py")).name
+    assert (pytester.path / "log").read_text().splitlines() == [
+        f"{name}::test_it[0] (setup)",
+        f"{name}::test_after (call)",
+        f"{name}::test_after (teardown)",
+    ]
+
+
 def test_a_function_fixture_is_set_up_and_torn_down_in_the_test_process(
     pytester: pytest.Pytester, run_pytest: RunPytest
 ) -> None:

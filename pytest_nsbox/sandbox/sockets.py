@@ -1,0 +1,191 @@
+"""Which unix sockets of the host are ours: a process that we have started listens on them.
+
+The kernel finds a unix socket by the inode of its file, which an overlay has of its own: through one
+every path of the host's is ECONNREFUSED.  That keeps strangers out of reach, and what broad fixtures
+have started, too, unless its file itself is mounted in the sandbox.  This module says which; the
+mounts are a plan's (``rootfs.Planner.reach``).
+
+*Ours* is what this process has open, its descendants, and the daemons among them, which have left
+their parents for an ancestor of ours (init, or a subreaper): there we ask what fork(2) and execve(2)
+hand down, the memory layout and the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pytest_nsbox.kernel import netunix
+
+Environment = Mapping[str, str]
+#: Path and socket inode, which tells a new server at an old path from its predecessor.
+Socket = tuple[str, int]
+
+
+class Sockets:
+    """Looks for the sockets, where something may have changed since it last did."""
+
+    def __init__(self, is_ours: Callable[[Environment], bool]) -> None:
+        self.is_ours = is_ours  # by the environment that a daemon was executed with
+        self._threads = threading.active_count()
+        self._table = b""
+        self._paths: dict[int, tuple[str, ...]] = {}  # by socket inode; none where it is not ours
+        self._found: tuple[Socket, ...] = ()
+
+    def look(self, *, anew: bool) -> tuple[Socket, ...]:
+        """The sockets of ours, sorted by path; as long as nobody may serve a new one, as before.
+
+        ``anew``: somebody may.  For the table of a busy host takes a millisecond to read.
+        """
+        if anew or threading.active_count() > self._threads or _has_children():
+            table = netunix.read()
+            if table != self._table:
+                self._table = table
+                self._update(netunix.servers(table))
+        return self._found
+
+    def _update(self, servers: list[netunix.Server]) -> None:
+        known = self._paths
+        renamed = {inode for inode, paths in known.items() if not all(map(_is_socket, paths))}
+        new = [s for s in servers if s.inode not in known or s.inode in renamed]
+        self._paths = {s.inode: known.get(s.inode, ()) for s in servers} | dict.fromkeys(
+            renamed, ()
+        )
+        named = {server.path for server in servers}
+        # What has no file here belongs to another mount namespace, a sandbox's for one.
+        if any(not s.path.startswith("/") or _files(s.path, named) for s in new):
+            self._paths |= _locate(new, named, self.is_ours)
+        self._found = tuple(
+            sorted((path, inode) for inode, paths in self._paths.items() for path in paths)
+        )
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _locate(
+    servers: list[netunix.Server], named: set[str], is_ours: Callable[[Environment], bool]
+) -> dict[int, tuple[str, ...]]:
+    """The files of those sockets that a process of ours has open, by the socket's inode."""
+    sought = {server.inode: server.path for server in servers}
+    found: dict[int, tuple[str, ...]] = {}
+    own = os.stat("/proc/self/ns/mnt")
+    for pid in _family(is_ours):
+        try:
+            if not os.path.samestat(os.stat(f"/proc/{pid}/ns/mnt"), own):
+                continue  # its paths mean something else
+            inodes = set(_open_sockets(pid))
+        except OSError:  # gone, or not ours to look into
+            continue
+        for inode in inodes & sought.keys():
+            files = _files(os.path.join(f"/proc/{pid}/cwd", sought.pop(inode)), named)
+            found[inode] = tuple(map(os.path.realpath, files))
+    return found
+
+
+def _files(path: str, named: set[str]) -> list[str]:
+    """Where the file is of a socket that was bound to the path; ``named``: the paths of all.
+
+    Some servers (haproxy, supervisord) bind beside and rename, which the kernel's table does not
+    tell: then any socket beside it that has no other name there.
+    """
+    if _is_socket(path):
+        return [path]
+    try:
+        with os.scandir(os.path.dirname(path)) as entries:
+            # The first three are known without a look at the file.
+            return [
+                entry.path
+                for entry in entries
+                if not entry.is_symlink()
+                and not entry.is_dir()
+                and not entry.is_file()
+                and entry.path not in named
+                and _is_socket(entry.path)
+            ]
+    except OSError:
+        return []
+
+
+def _open_sockets(pid: int) -> Iterator[int]:
+    directory = f"/proc/{pid}/fd"
+    for fd in os.listdir(directory):
+        try:
+            target = os.readlink(f"{directory}/{fd}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:["):
+            yield int(target[len("socket:[") : -1])
+
+
+# ------------------------------------------------------------------ our processes
+
+
+class _Process(NamedTuple):
+    """A line of ``/proc/PID/stat``, see proc_pid_stat(5)."""
+
+    pid: int
+    parent: int
+    started: int  # clock ticks after boot
+    stack: int  # where it begins: random for every execve(2), kept by fork(2); 0: not to be known
+
+
+def _family(is_ours: Callable[[Environment], bool]) -> list[int]:
+    """This process, its descendants, and the daemons that they were, with their descendants."""
+    processes = {process.pid: process for process in _processes()}
+    me = processes[os.getpid()]
+    ancestors = set()
+    above = me.parent
+    while above and above not in ancestors:
+        ancestors.add(above)
+        above = processes[above].parent if above in processes else 0
+    found = [me.pid]
+    for process in processes.values():
+        # Whose parent is not there has lost it just now.
+        is_orphan = process.parent in ancestors or process.parent not in processes
+        is_later = process.started >= me.started and process is not me
+        if is_orphan and is_later and _is_daemon(process, me, is_ours):
+            found.append(process.pid)
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    for pid in found:  # which grows
+        found += (child for child in children.get(pid, ()) if child not in found)
+    return found
+
+
+def _is_daemon(process: _Process, me: _Process, is_ours: Callable[[Environment], bool]) -> bool:
+    if process.stack and process.stack == me.stack:
+        return True  # a fork of ours that has executed nothing
+    try:
+        with open(f"/proc/{process.pid}/environ", "rb") as file:
+            entries = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return False
+    return is_ours(dict(entry.split("=", 1) for entry in entries if "=" in entry))
+
+
+def _processes() -> Iterable[_Process]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:  # gone meanwhile
+                continue
+            yield _Process(int(name), int(fields[1]), int(fields[19]), int(fields[25]))
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
