@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
 
 import pytest
+from helpers.host import MARK, Host
 
 pytest_plugins = ["pytester"]
 
@@ -48,3 +50,12 @@ def run_pytest(
         return pytester.run(*command, timeout=_SECONDS)
 
     return run
+
+
+@pytest.fixture
+def host(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Finds what the runs of this test have left."""
+    mark = f"{os.getpid()}-{pytester.path.name}"
+    monkeypatch.setenv(MARK, mark)
+    # What this process was itself started with does not change: it does not count as one of them.
+    return Host(mark)
