@@ -35,6 +35,9 @@ from pytest_nsbox.sandbox.terminal import foreground
 # out. faulthandler's handler is C and needs no GIL; real-time signals are rarely anybody's.
 STACKS_SIGNAL = signal.SIGRTMAX - 1
 
+# Taken now: a test may replace them, and its process must still know itself, and end.
+_exit, _getpid, _read, _loads = os._exit, os.getpid, os.read, json.loads
+
 
 class Home(NamedTuple):
     """The pipes to the controller and from it."""
@@ -82,10 +85,14 @@ class TestProcess:
         self.config = item.config
         self.options = options
         self.home = home
-        self.pid = os.getpid()
+        self.pid = _getpid()
         # The output and log records of the controller's share of the setup.
         self.inherited_sections = list(item._report_sections)
         self.inherited_records = list(item.stash.get(caplog_records_key, {}).get("setup", ()))
+
+    def is_copy(self) -> bool:
+        """Whether this is a child that the test forked, and that has come back: it has no say."""
+        return _getpid() != self.pid
 
     def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
         """Run the item, and say how that ended."""
@@ -140,8 +147,8 @@ class TestProcess:
 
     def relay(self, report: pytest.TestReport) -> None:
         """Send a report home."""
-        if os.getpid() != self.pid:
-            return  # a child that the test forked, and that has come back: one verdict, ours
+        if self.is_copy():
+            return
         config = self.config
         # Not a query: the implementation of subtests *changes* report.outcome, from a count that
         # only this process has.
@@ -177,6 +184,8 @@ class TestProcess:
 
     def send(self, type: str, **values: object) -> None:
         """Send a message home; what JSON cannot say goes as its repr, and a warning names it."""
+        if self.is_copy() and type != "ask":
+            return
         foreign: list[str] = []
 
         def as_repr(value: object) -> str:
@@ -202,11 +211,11 @@ class TestProcess:
         self.send("ask", what=what)
         answer = bytearray()
         while not answer.endswith(b"\n"):
-            chunk = os.read(self.home.answers, 1 << 16)
+            chunk = _read(self.home.answers, 1 << 16)
             if not chunk:
                 raise RuntimeError("the controller has gone")
             answer += chunk
-        return json.loads(answer)
+        return _loads(answer)
 
     def showwarning(
         self,
@@ -218,16 +227,15 @@ class TestProcess:
         line: str | None = None,
     ) -> None:
         """Takes the place of ``warnings.showwarning``: streams, so that a crash loses none."""
-        if os.getpid() == self.pid:
-            self.send(
-                "warning",
-                text=str(message),
-                module=category.__module__,
-                name=category.__qualname__,
-                filename=filename,
-                lineno=lineno,
-                line=line,
-            )
+        self.send(
+            "warning",
+            text=str(message),
+            module=category.__module__,
+            name=category.__qualname__,
+            filename=filename,
+            lineno=lineno,
+            line=line,
+        )
 
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""
@@ -237,7 +245,7 @@ class TestProcess:
 
     def processes(self) -> list[Process]:
         """What is alive in the sandbox beside init and this process."""
-        return [p for p in processes() if p.pid not in (1, os.getpid())]
+        return [p for p in processes() if p.pid not in (1, _getpid())]
 
 
 def run(
@@ -267,12 +275,13 @@ def run(
         current.run(nextitem, log=log)
         status = 0
     except BaseException:
-        report_trouble(home.reports, traceback.format_exc())
+        if current is None or not current.is_copy():
+            report_trouble(home.reports, traceback.format_exc())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):
                 stream.flush()
-        os._exit(status)
+        _exit(status)
 
 
 def report_trouble(fd: int, text: str) -> None:
