@@ -28,6 +28,7 @@ from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, wire
+from pytest_nsbox.run.reports import shorten
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -40,10 +41,11 @@ _exit, _getpid, _read, _loads = os._exit, os.getpid, os.read, json.loads
 
 
 class Home(NamedTuple):
-    """The pipes to the controller and from it."""
+    """The ways to the controller and from it."""
 
-    reports: int
+    reports: wire.Writer
     answers: int
+    last_words: wire.LastWords
 
 
 class Relay:
@@ -113,6 +115,9 @@ class TestProcess:
         except KeyboardInterrupt:
             self.finish()
             self.send("interrupt")
+        except wire.Lost:
+            self.finish()
+            raise
         else:
             collect_late_exceptions(self.config)
             self.carry(hook.pytest_nsbox_collect(item=self.item))
@@ -157,6 +162,14 @@ class TestProcess:
             found = self.leftovers()
             if found:
                 report.sections.append(("sandbox", found))
+        try:
+            self.send_report(report)
+        except wire.TooLong:
+            shorten(report)
+            self.send_report(report)
+
+    def send_report(self, report: pytest.TestReport) -> None:
+        config = self.config
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
         self.send("report", data=data)
 
@@ -194,7 +207,7 @@ class TestProcess:
             return text
 
         frame = wire.encode({"type": type, **values}, as_repr)
-        wire.write(self.home.reports, frame)
+        self.home.reports.write(frame)
         for text in foreign:
             self.showwarning(
                 pytest.PytestWarning(
@@ -232,7 +245,7 @@ class TestProcess:
             text=str(message),
             module=category.__module__,
             name=category.__qualname__,
-            filename=filename,
+            filename=str(filename),
             lineno=lineno,
             line=line,
         )
@@ -276,7 +289,7 @@ def run(
         status = 0
     except BaseException:
         if current is None or not current.is_copy():
-            report_trouble(home.reports, traceback.format_exc())
+            report_trouble(home, traceback.format_exc())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):
@@ -284,10 +297,13 @@ def run(
         _exit(status)
 
 
-def report_trouble(fd: int, text: str) -> None:
+def report_trouble(home: Home, text: str) -> None:
     """Tell the controller that this process could not do its work."""
     with contextlib.suppress(BaseException):
-        wire.write(fd, wire.encode({"type": "trouble", "text": text}))
+        try:
+            home.reports.write(wire.encode({"type": "trouble", "text": text}))
+        except wire.Lost as lost:
+            home.last_words.say(f"{lost}\n\n{text}")
 
 
 def adopt_python(config: pytest.Config, options: SandboxOptions, random_state: object) -> None:

@@ -170,7 +170,7 @@ def exits_in_a_thread() -> None:
     time.sleep(60)
 
 
-@act("deaths", _TIMEOUT, shows_stack=True, timeout=0.3)
+@act("deaths", _TIMEOUT, timeout=0.3)
 def stops_itself() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -713,7 +713,7 @@ def _pipe() -> int:
 
     current = test_process.current
     assert current is not None
-    return current.home.reports
+    return current.home.reports.fd
 
 
 def _frame(message: object, size: int | None = None) -> bytes:
@@ -730,7 +730,12 @@ _REPORT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _forge(name: str, told: str, data: bytes | Callable[[], bytes]) -> None:
+def _forge(
+    name: str,
+    told: str,
+    data: bytes | Callable[[], bytes],
+    phases: tuple[str, ...] = ("call",),
+) -> None:
     """An act that sends something on the pipe that is not for the test to send."""
 
     def forge() -> None:
@@ -740,7 +745,7 @@ def _forge(name: str, told: str, data: bytes | Callable[[], bytes]) -> None:
         time.sleep(60)  # a message that is refused ends the test
 
     forge.__name__ = name
-    act("forgery", told)(forge)
+    act("forgery", told, phases=phases)(forge)
 
 
 def _report(**changes: object) -> Callable[[], bytes]:
@@ -756,7 +761,7 @@ def _message(**values: object) -> bytes:
 
 
 _forge("sends_a_report_of_another_test", "another test", lambda: _frame(
-    {"type": "report", "data": {**_REPORT, "nodeid": _innocent()}}))  # fmt: skip
+    {"type": "report", "data": {**_REPORT, "nodeid": _innocent()}}), PHASES)  # fmt: skip
 
 
 def _innocent() -> str:
