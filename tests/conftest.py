@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 
 import pytest
 from helpers import machine
+from helpers.host import MARK, Host
 
 pytest_plugins = ["pytester", "same_as_bare"]
 
@@ -55,3 +57,12 @@ def run_pytest(
         return pytester.run(*there, *privilege, *command, timeout=_SECONDS)
 
     return run
+
+
+@pytest.fixture
+def host(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Finds what the runs of this test have left."""
+    mark = f"{os.getpid()}-{pytester.path.name}"
+    monkeypatch.setenv(MARK, mark)
+    # What this process was itself started with does not change: it does not count as one of them.
+    return Host(mark)

@@ -25,7 +25,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.inherited import add_to_report
-from pytest_nsbox.run.reports import Rendered, relay_warning, restore_tuples, with_frames
+from pytest_nsbox.run.reports import Rendered, relay_warning, restored, with_frames
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -74,7 +74,7 @@ class ItemRun:
         self.session: pytest.Session = item.session
         self.config: pytest.Config = item.config
         self.broad: CallInfo[None] | None = None
-        self.reported: list[str] = []  # phases
+        self.reported: dict[str, str] = {}  # phases, and their outcomes
         self.teardown: pytest.TestReport | None = None  # the test process's, held back
         self.has_ended = False
         self._made_setup_report = False
@@ -151,6 +151,7 @@ class ItemRun:
         reports, send_reports = os.pipe()
         read_answers, answers = os.pipe()
         stacks = os.memfd_create("nsbox-stacks")
+        last_words = wire.LastWords()
         state, cwd = random.getstate(), os.getcwd()
         started = time.monotonic()
         pid = -1
@@ -159,7 +160,7 @@ class ItemRun:
             if pid == 0:
                 os.close(reports)
                 os.close(answers)
-                home = child.Home(send_reports, read_answers)
+                home = child.Home(wire.Writer(send_reports), read_answers, last_words)
                 child.run(
                     self.item, self.nextitem, self.options, home, stacks, state,
                     log=self.is_logged, enter=sandbox.enter, cwd=cwd,
@@ -177,7 +178,7 @@ class ItemRun:
             else:
                 for fd in (reports, answers, stacks):
                     os.close(fd)
-        return Running(pid, reports, answers, stacks, started)
+        return Running(pid, reports, answers, stacks, last_words, started)
 
     def finish(self, running: Running, sandbox: Sandbox) -> None:
         """Relay what the test process sends until it has ended, however it ends."""
@@ -208,24 +209,30 @@ class ItemRun:
                 running.ask_for_stacks()
             status, usage = running.end()
             stacks = running.stacks()
-        if call.excinfo is not None and isinstance(
-            call.excinfo.value, (SandboxError, wire.Garbled)
-        ):
-            call = self.failed(str(call.excinfo.value))
+            last_words = running.last_words.hear()
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, wire.Garbled):
+            call = self.failed(f"the test has written to the pipe that is for its reports: {error}")
+        elif isinstance(error, SandboxError):
+            call = self.failed(str(error))
         if running.timed_out:
             call = self.failed(verdict.timed_out(self.options.timeout or 0))
-        elif call.excinfo is None and not self.has_ended:
+        elif error is None and last_words:
+            call = self.failed(last_words)
+        elif error is None and not (self.has_ended and "teardown" in self.reported):
             call = self.failed(verdict.describe(status, usage))
         if call.excinfo is not None:
             self.report_death(call, sandbox, stacks)
 
     def receive(self, message: wire.Message, running: Running, sandbox: Sandbox) -> None:
         """Act on one message of the test process."""
+        wire.check(message)
         kind = message["type"]
         if kind == "report":
             screen.adopt(self.config, message["screen"])
             self.relay_report(message["data"], message["rendered"])
-            running.answer(screen.state(self.config))
+            if message["screen"] is not None:
+                running.answer(screen.state(self.config))
         elif kind == "warning":
             relay_warning(message)
         elif kind == "changes":
@@ -252,13 +259,11 @@ class ItemRun:
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 
     def relay_report(self, data: dict[str, Any], rendered: list[str] | None) -> None:
-        report = self.config.hook.pytest_report_from_serializable(
-            config=self.config, data=restore_tuples(data)
-        )
+        report = restored(data, self.item)
         if rendered is not None:
             report.longrepr = Rendered(rendered)
         if not hasattr(report, "context"):  # a subtest's is one of the call phase
-            self.reported.append(report.when)
+            self.reported[str(report.when)] = report.outcome
         if report.when == "setup" and self.broad is not None:
             report.duration += self.broad.duration
             report.start = self.broad.start
@@ -271,7 +276,10 @@ class ItemRun:
 
     def current_phase(self) -> Any:
         """The phase that the test process has not yet reported."""
-        return verdict.PHASES[min(len(self.reported), 2)]
+        setup = self.reported.get("setup")
+        if setup is None:
+            return "setup"
+        return "call" if setup == "passed" and "call" not in self.reported else "teardown"
 
     def refuse(self, reason: str, *, skip: bool) -> None:
         """Report that there is no sandbox for the item."""

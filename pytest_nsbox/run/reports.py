@@ -1,4 +1,4 @@
-"""What JSON and two processes do to a report or a warning, undone."""
+"""What JSON, two processes and a test's malice do to a report or a warning, undone or refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import tracemalloc
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from _pytest._io import TerminalWriter
 from _pytest.tracemalloc import tracemalloc_message
 
 from pytest_nsbox.run import wire
+from pytest_nsbox.run.verdict import PHASES
 
 
 class Rendered(TerminalRepr):
@@ -44,6 +46,100 @@ def _written_by(longrepr: TerminalRepr, config: pytest.Config, markup: bool) -> 
     tw.code_highlight = config.option.code_highlight == "yes"
     longrepr.toterminal(tw)
     return text.getvalue()
+
+
+def restored(data: dict[str, Any], item: pytest.Item) -> pytest.TestReport:
+    """The report that a test process has sent as ``data``. Raises Garbled.
+
+    Of reports pytest and its plugins believe everything, some of it only when the run ends, so that
+    whatever a test may have made up is refused here.
+    """
+    for name, is_right in _RIGHT.items():
+        if not is_right(data.get(name)):
+            raise wire.Garbled(f"not a report: {name} is {data.get(name)!r:.200}")
+    # A makereport hook may give it a name of its own, but not that of a test that is not it.
+    if data["nodeid"] != item.nodeid and data["nodeid"] in _nodeids(item.session):
+        raise wire.Garbled(f"a report of another test: {data['nodeid']}")
+    try:
+        report: pytest.TestReport = item.config.hook.pytest_report_from_serializable(
+            config=item.config, data=restore_tuples(data)
+        )
+        if data["longrepr"]:
+            assert isinstance(report.longreprtext, str)  # as the terminal shows it
+            crash = getattr(report.longrepr, "reprcrash", None)
+            assert crash is None or isinstance(crash.message, str)
+    except Exception as error:
+        raise wire.Garbled(f"not a report: {type(error).__name__}: {error}") from error
+    return report
+
+
+def _nodeids(session: pytest.Session) -> set[str]:
+    return {item.nodeid for item in session.items}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _is_list_of_pairs(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in value
+    )
+
+
+def _is_location(value: object) -> bool:
+    match value:
+        case [str(), int() | None, str() | None]:
+            return True
+    return False
+
+
+def _is_explanation(value: object) -> bool:
+    match value:
+        case None | str() | dict() | [str(), int() | None, str()]:
+            return True
+    return False
+
+
+def _are_sections(value: object) -> bool:
+    return _is_list_of_pairs(value) and all(isinstance(text, str) for _, text in value)  # type: ignore[attr-defined]
+
+
+_RIGHT: dict[str, Callable[[object], bool]] = {
+    "nodeid": _is_text,
+    "location": _is_location,
+    "keywords": lambda value: isinstance(value, dict),
+    "outcome": _is_text,
+    "longrepr": _is_explanation,
+    "when": lambda value: value in PHASES,
+    "user_properties": _is_list_of_pairs,
+    "sections": _are_sections,
+    "duration": _is_number,
+    "start": _is_number,
+    "stop": _is_number,
+    "wasxfail": lambda value: value is None or isinstance(value, str),
+}
+
+
+_KEPT = 1 << 16  # characters
+
+
+def shorten(report: pytest.TestReport) -> None:
+    """Leave of a report what can be sent: of output the end, of an explanation the beginning."""
+    report.sections = [
+        (
+            title,
+            text if len(text) <= _KEPT else f"[… {len(text) - _KEPT} characters]{text[-_KEPT:]}",
+        )
+        for title, text in report.sections
+    ]
+    text = report.longreprtext
+    if len(text) > _KEPT:
+        report.longrepr = f"{text[:_KEPT]}[… {len(text) - _KEPT} characters]"
 
 
 def restore_tuples(data: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,20 @@ class Running:
     """A test process and our ends of its pipes."""
 
     def __init__(
-        self, pid: int, reports: int, answers: int, stacks_fd: int, started: float
+        self,
+        pid: int,
+        reports: int,
+        answers: int,
+        stacks_fd: int,
+        last_words: wire.LastWords,
+        started: float,
     ) -> None:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.reports = reports  # to read from
         self.answers = answers  # to write to
         self.stacks_fd = stacks_fd
+        self.last_words = last_words
         self.started = started  # time.monotonic()
         self.timed_out = False
         self.has_terminal = False

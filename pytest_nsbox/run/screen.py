@@ -12,10 +12,12 @@ import pytest
 _LIVE = ("_when", "_section_name_shown", "_first_record_emitted", "_test_outcome_written")
 
 
-def state(config: pytest.Config) -> dict[str, Any]:
-    """What this process knows of the terminal, all of it put out."""
-    flush(config)
+def state(config: pytest.Config) -> dict[str, Any] | None:
+    """What this process knows of the terminal, all of it put out; None if only one writes there."""
     reporter, live = _reporter(config), _live(config)
+    if live is None and config.option.capture not in ("no", "tee-sys"):
+        return None
+    flush(config)
     known = {name: getattr(live, name) for name in _LIVE} if live is not None else {}
     if reporter is not None:
         known["line"] = reporter._tw._current_line
@@ -23,14 +25,16 @@ def state(config: pytest.Config) -> dict[str, Any]:
     return known
 
 
-def adopt(config: pytest.Config, known: dict[str, Any]) -> None:
+def adopt(config: pytest.Config, known: dict[str, Any] | None) -> None:
     """Go on where the other process has left the terminal."""
+    if known is None:
+        return
     reporter, live = _reporter(config), _live(config)
     for name in _LIVE if live is not None else ():
-        setattr(live, name, known[name])
+        setattr(live, name, known.get(name))
     if reporter is not None:
-        reporter._tw._current_line = known["line"]
-        if not known["in_line"]:
+        reporter._tw._current_line = str(known.get("line", ""))
+        if not known.get("in_line"):
             reporter.currentfspath = None
         elif not reporter.currentfspath:
             reporter.currentfspath = -2  # in a line, and not one of a file's

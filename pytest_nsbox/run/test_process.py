@@ -28,7 +28,13 @@ from _pytest.runner import runtestprotocol
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, wire
 from pytest_nsbox.run.inherited import Inherited
-from pytest_nsbox.run.reports import forget_our_frames, frames_of, render, warning_to_send
+from pytest_nsbox.run.reports import (
+    forget_our_frames,
+    frames_of,
+    render,
+    shorten,
+    warning_to_send,
+)
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -36,12 +42,16 @@ from pytest_nsbox.sandbox.terminal import foreground
 # out. faulthandler's handler is C and needs no GIL; real-time signals are rarely anybody's.
 STACKS_SIGNAL = signal.SIGRTMAX - 1
 
+# Taken now: a test may replace them, and its process must still know itself, and end.
+_exit, _getpid, _read, _loads = os._exit, os.getpid, os.read, json.loads
+
 
 class Home(NamedTuple):
-    """The pipes to the controller and from it."""
+    """The ways to the controller and from it."""
 
-    reports: int
+    reports: wire.Writer
     answers: int
+    last_words: wire.LastWords
 
 
 class Relay:
@@ -83,8 +93,12 @@ class TestProcess:
         self.config = item.config
         self.options = options
         self.home = home
-        self.pid = os.getpid()
+        self.pid = _getpid()
         self.inherited = Inherited(item)
+
+    def is_copy(self) -> bool:
+        """Whether this is a child that the test forked, and that has come back: it has no say."""
+        return _getpid() != self.pid
 
     def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
         """Run the item, and say how that ended."""
@@ -106,6 +120,9 @@ class TestProcess:
         except KeyboardInterrupt as error:
             self.finish()
             self.send("interrupt", text=[str(arg) for arg in error.args], frames=frames_of(error))
+        except wire.Lost:
+            self.finish()
+            raise
         else:
             collect_late_exceptions(self.config)
             self.carry(hook.pytest_nsbox_collect(item=self.item))
@@ -145,8 +162,8 @@ class TestProcess:
 
     def relay(self, report: pytest.TestReport) -> None:
         """Send a report home."""
-        if os.getpid() != self.pid:
-            return  # a child that the test forked, and that has come back: one verdict, ours
+        if self.is_copy():
+            return
         config = self.config
         # Not a query: the implementation of subtests *changes* report.outcome, from a count that
         # only this process has.
@@ -155,11 +172,19 @@ class TestProcess:
             found = self.leftovers()
             if found:
                 report.sections.append(("sandbox", found))
+        try:
+            self.send_report(report)
+        except wire.TooLong:
+            shorten(report)
+            self.send_report(report)
+
+    def send_report(self, report: pytest.TestReport) -> None:
+        config = self.config
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
         rendered, screen_now = render(report, config), screen.state(config)
-        # Until the controller has told of it nothing else is put out.
-        answer = self.ask("report", data=data, rendered=rendered, screen=screen_now)
-        screen.adopt(config, answer)
+        self.send("report", data=data, rendered=rendered, screen=screen_now)
+        if screen_now is not None:  # until the controller has told of it nothing else is put out
+            screen.adopt(config, self.answer())
 
     def take_terminal(self) -> None:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""
@@ -170,6 +195,8 @@ class TestProcess:
 
     def send(self, type: str, **values: object) -> None:
         """Send a message home; what JSON cannot say goes as its repr, and a warning names it."""
+        if self.is_copy() and type != "ask":
+            return
         foreign: list[str] = []
 
         def as_repr(value: object) -> str:
@@ -178,7 +205,7 @@ class TestProcess:
             return text
 
         frame = wire.encode({"type": type, **values}, as_repr)
-        wire.write(self.home.reports, frame)
+        self.home.reports.write(frame)
         for text in foreign:
             told = pytest.PytestWarning(
                 f"nsbox: a report holds {text:.200}, which JSON cannot express: "
@@ -187,21 +214,24 @@ class TestProcess:
             path, line = self.item.location[0], (self.item.location[1] or 0) + 1
             self.warn(warnings.WarningMessage(told, pytest.PytestWarning, path, line))
 
-    def ask(self, type: str, **values: object) -> Any:
-        """Send a message home, and wait for the answer."""
-        self.send(type, **values)
+    def ask(self, type: str) -> Any:
+        """Send a question home, and wait for the answer."""
+        self.send(type)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """What the controller answers. Raises RuntimeError when it has gone."""
         answer = bytearray()
         while not answer.endswith(b"\n"):
-            chunk = os.read(self.home.answers, 1 << 16)
+            chunk = _read(self.home.answers, 1 << 16)
             if not chunk:
                 raise RuntimeError("the controller has gone")
             answer += chunk
-        return json.loads(answer)
+        return _loads(answer)
 
     def warn(self, warning: warnings.WarningMessage) -> None:
         """Where ``catch_warnings`` of the controller recorded: streams, so that a crash loses none."""
-        if os.getpid() == self.pid:
-            self.send("warning", **warning_to_send(warning))
+        self.send("warning", **warning_to_send(warning))
 
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""
@@ -211,7 +241,7 @@ class TestProcess:
 
     def processes(self) -> list[Process]:
         """What is alive in the sandbox beside init and this process."""
-        return [p for p in processes() if p.pid not in (1, os.getpid())]
+        return [p for p in processes() if p.pid not in (1, _getpid())]
 
 
 def run(
@@ -241,18 +271,22 @@ def run(
         current.run(nextitem, log=log)
         status = 0
     except BaseException:
-        report_trouble(home.reports, traceback.format_exc())
+        if current is None or not current.is_copy():
+            report_trouble(home, traceback.format_exc())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):
                 stream.flush()
-        os._exit(status)
+        _exit(status)
 
 
-def report_trouble(fd: int, text: str) -> None:
+def report_trouble(home: Home, text: str) -> None:
     """Tell the controller that this process could not do its work."""
     with contextlib.suppress(BaseException):
-        wire.write(fd, wire.encode({"type": "trouble", "text": text}))
+        try:
+            home.reports.write(wire.encode({"type": "trouble", "text": text}))
+        except wire.Lost as lost:
+            home.last_words.say(f"{lost}\n\n{text}")
 
 
 def adopt_python(config: pytest.Config, options: SandboxOptions, random_state: object) -> None:

@@ -7,12 +7,39 @@ that is not one of ours ends the conversation (``Garbled``), it does not end the
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import select
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
 Message = dict[str, Any]
+
+# What each type of message must hold.
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "report": {"data": dict, "rendered": (list, type(None)), "screen": (dict, type(None))},
+    "warning": {
+        "text": str,
+        "module": str,
+        "name": str,
+        "filename": str,
+        "lineno": int,
+        "line": (str, type(None)),
+        "has_source": bool,
+    },
+    "changes": {},
+    "terminal": {},
+    "carried": {"data": dict},
+    "end": {
+        "screen": (dict, type(None)),
+        "shouldfail": (bool, str),
+        "shouldstop": (bool, str),
+    },
+    "exit": {"reason": str, "returncode": (int, type(None))},
+    "interrupt": {"text": list, "frames": list},
+    "trouble": {"text": str},
+}
 
 _HEADER = struct.Struct("!4sI")
 _MAGIC = b"nsbx"
@@ -24,21 +51,92 @@ class Garbled(Exception):
     """Something else than our messages came out of the pipe."""
 
 
+class TooLong(Exception):
+    """A message is longer than its receiver would take."""
+
+
+class Lost(Exception):
+    """The pipe is no longer there."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the test has closed the pipe to pytest, or put something else in its place"
+        )
+
+
 # Taken now: a test may replace them, and its report must still get home.
-_write, _dumps = os.write, json.dumps
+_write, _dumps, _fstat, _poll = os.write, json.dumps, os.fstat, select.poll
+
+
+def check(message: Message) -> None:
+    """Raise Garbled unless the message is one of those that a test process sends."""
+    fields = _FIELDS.get(message["type"])
+    if fields is None:
+        raise Garbled(f"not a message: its type is {message['type']!r}")
+    for name, types in fields.items():
+        if not isinstance(message.get(name), types):
+            raise Garbled(f"not a message: {message['type']!r} with {name}={message.get(name)!r}")
 
 
 def encode(message: Message, on_foreign: Callable[[object], str] = repr) -> bytes:
-    """A frame. ``on_foreign`` stands in for a value that JSON cannot express."""
+    """A frame. ``on_foreign`` stands in for a value that JSON cannot express.
+
+    Raises TooLong.
+    """
     payload = _dumps(message, default=on_foreign).encode("ascii")
+    if len(payload) > _MAX_FRAME:
+        raise TooLong(f"a message of {len(payload)} bytes; the most is {_MAX_FRAME}")
     return _HEADER.pack(_MAGIC, len(payload)) + payload
 
 
 def write(fd: int, frame: bytes) -> None:
-    """All of the frame, to a blocking fd."""
+    """All of the frame, whether the fd blocks or not: a test may change that."""
     view = memoryview(frame)
     while view:
-        view = view[_write(fd, view) :]
+        try:
+            view = view[_write(fd, view) :]
+        except BlockingIOError:
+            poll = _poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
+
+
+class Writer:
+    """Puts frames into a pipe, as long as its fd is that pipe: a test may close it, or dup2 over it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._pipe = self._found()
+
+    def write(self, frame: bytes) -> None:
+        """Raises Lost."""
+        if self._found() != self._pipe:
+            raise Lost
+        write(self.fd, frame)
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = _fstat(self.fd)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+class LastWords:
+    """Memory of both processes, for what cannot be said on the pipe: it has no fd to be closed."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1 << 16)
+
+    def say(self, text: str) -> None:
+        data = text.replace("\0", "").encode("utf-8", "backslashreplace")[: len(self._memory) - 1]
+        self._memory[: len(data)] = data
+
+    def hear(self) -> str:
+        """What has been said, "" for nothing. Once."""
+        data = self._memory[: self._memory.find(b"\0")]
+        self._memory.close()
+        return data.decode("utf-8", "replace")
 
 
 class Reader:
@@ -72,11 +170,12 @@ class Reader:
             end = _HEADER.size + size
             if len(self._buffer) < end:
                 return
-            payload = bytes(self._buffer[_HEADER.size : end])
+            with memoryview(self._buffer) as view:
+                payload = bytes(view[_HEADER.size : end])
             del self._buffer[:end]
             try:
                 message = json.loads(payload)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Garbled(f"not a message: {payload[:40]!r}") from error
             if not isinstance(message, dict) or not isinstance(message.get("type"), str):
                 raise Garbled(f"not a message: {payload[:40]!r}")

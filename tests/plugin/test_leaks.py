@@ -6,60 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-
-_MARK = "NSBOX_TEST_MARK"
-_PATIENCE = 2.0  # seconds, which the design promises
+from helpers.host import Host, until
 
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for the condition, at most so long; whether it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-class Host:
-    """What a run must leave as it was."""
-
-    def __init__(self, mark: str) -> None:
-        self.mark = f"{_MARK}={mark}"
-        self.mounts = Path("/proc/self/mountinfo").read_text()
-
-    def processes(self) -> list[int]:
-        """The processes of the run: whatever has inherited its environment."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                environ = path.read_text(errors="replace").split("\0")
-            except OSError:
-                continue
-            if self.mark in environ:
-                found.append(int(path.parent.name))
-        return found
-
-    def assert_clean(self) -> None:
-        """Wait as long as it is allowed to take until nothing is left."""
-        is_clean = until(lambda: not self.processes(), _PATIENCE)
-        assert is_clean, f"left: {self.processes()}"
-        assert Path("/proc/self/mountinfo").read_text() == self.mounts
-
-
-@pytest.fixture
-def host(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Host:
-    mark = f"{os.getpid()}-{pytester.path.name}"
-    monkeypatch.setenv(_MARK, mark)
-    # What this process was itself started with does not change: it does not count as one of them.
-    return Host(mark)
 
 
 @pytest.fixture

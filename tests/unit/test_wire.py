@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import struct
 import threading
@@ -182,3 +183,66 @@ def test_a_test_that_replaces_os_write_still_gets_its_report_home(
         patch.setattr(json, "dumps", broken)
         wire.write(ends[0].fileno(), wire.encode({"type": "end"}))
     assert read_all(ends) == [{"type": "end"}]
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ({"type": "hello"}, "its type is 'hello'"),
+        ({"type": "report"}, "'report' with data=None"),
+        ({"type": "end", "shouldfail": False, "shouldstop": 3}, "'end' with shouldstop=3"),
+        ({"type": "exit", "reason": "x", "returncode": "1"}, "'exit' with returncode='1'"),
+    ],
+    ids=["unknown type", "nothing in it", "wrong type of a value", "a text for a number"],
+)
+def test_a_message_that_no_test_process_sends_is_refused(message: wire.Message, told: str) -> None:
+    with pytest.raises(wire.Garbled, match=f"^not a message: .*{told}"):
+        wire.check(message)
+
+
+def test_a_message_that_is_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_MAX_FRAME", 100)
+    with pytest.raises(wire.TooLong, match=r"a message of \d+ bytes; the most is 100"):
+        wire.encode({"type": "trouble", "text": "x" * 100})
+
+
+def test_a_full_pipe_is_waited_for_also_by_an_fd_that_does_not_block(ends: Ends) -> None:
+    writing, _ = ends
+    writing.setblocking(False)
+    message = {"type": "trouble", "text": "x" * 1_000_000}
+    thread = threading.Thread(
+        target=wire.write, args=(writing.fileno(), wire.encode(message)), daemon=True
+    )
+    thread.start()
+    assert next(_messages(ends)) == message
+    thread.join(10)
+
+
+def _messages(ends: Ends) -> Iterator[wire.Message]:
+    reader = wire.Reader(ends[1].fileno())
+    while True:
+        select.select([ends[1]], [], [], 10)
+        yield from reader.read()
+
+
+@pytest.mark.parametrize("how", ["close", "dup2"])
+def test_a_pipe_that_is_no_longer_there_is_told(how: str) -> None:
+    reading, writing = os.pipe()
+    writer = wire.Writer(writing)
+    other = os.open(os.devnull, os.O_WRONLY)
+    if how == "dup2":
+        os.dup2(other, writing)
+    else:
+        os.close(writing)
+    with pytest.raises(wire.Lost, match="the test has closed the pipe"):
+        writer.write(wire.encode({"type": "end"}))
+    for fd in {reading, other} | ({writing} if how == "dup2" else set()):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("text", ["", "ä \udcff", "x" * 100_000], ids=["none", "any", "long"])
+def test_last_words_are_heard(text: str) -> None:
+    words = wire.LastWords()
+    words.say(text)
+    heard = words.hear()
+    assert heard == text.encode("utf-8", "backslashreplace").decode()[: (1 << 16) - 1]
