@@ -29,6 +29,15 @@ def pytest_nsbox_keep(config: pytest.Config) -> Sequence[str] | None:
 
 
 @pytest.hookspec
+def pytest_nsbox_repeats(item: pytest.Item) -> bool | None:
+    """Whether this plugin's own ``pytest_runtest_protocol`` is to run the item, for it may repeat it.
+
+    It then calls pytest's ``runtestprotocol`` for each attempt.  A plugin that has such an
+    implementation and not this hook is always let do it.
+    """
+
+
+@pytest.hookspec
 def pytest_nsbox_setup(item: pytest.Item) -> None:
     """Called in pytest's own process before the item's broad-scoped fixtures are set up there."""
 

@@ -32,11 +32,14 @@ class Seam:
         ]
         for module in self._replaced:
             module.runtestprotocol = ours  # type: ignore[attr-defined]
-        #: Whether a plugin is there that drives tests through it.
-        self.is_used = any(
-            _drives(implementation)
-            for implementation in config.hook.pytest_runtest_protocol.get_hookimpls()
-        )
+        self._drivers = sum(map(_drives, config.hook.pytest_runtest_protocol.get_hookimpls()))
+
+    def is_for(self, item: pytest.Item) -> bool:
+        """Whether another plugin is to drive the item through it."""
+        if not self._drivers:
+            return False
+        answers = item.ihook.pytest_nsbox_repeats(item=item)
+        return any(answers) or len(answers) < self._drivers
 
     def close(self) -> None:
         for module in self._replaced:

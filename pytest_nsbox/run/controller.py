@@ -73,7 +73,7 @@ class Controller:
 
     def protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Literal[True] | None:
         """pytest_runtest_protocol; None leaves it to another, who may want several attempts."""
-        if self._seam.is_used or not isinstance(self.options(item), SandboxOptions):
+        if not isinstance(self.options(item), SandboxOptions) or self._seam.is_for(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         self.runtestprotocol(item, nextitem=nextitem)

@@ -299,9 +299,6 @@ class ItemRun:
         """The report of the phase in which the test process ended, or our waiting for it did."""
         call.when = self.current_phase()
         self.salvage_output(call.when)
-        # Plugins rely on a setup report before the others in the same process (rerunfailures does).
-        if call.when != "setup" and not self._made_setup_report and self.broad is not None:
-            self.make_report(self.broad)
         report = self.make_report(call)
         if stacks:
             report.sections.append(("Python stacks", stacks))
@@ -332,6 +329,9 @@ class ItemRun:
     # ------------------------------------------------------------------ reports
 
     def make_report(self, call: CallInfo[None]) -> pytest.TestReport:
+        # Plugins rely on a setup report before the others in the same process (rerunfailures does).
+        if call.when != "setup" and not self._made_setup_report and self.broad is not None:
+            self.make_report(self.broad)
         self._made_setup_report |= call.when == "setup"
         report: pytest.TestReport = self.item.ihook.pytest_runtest_makereport(
             item=self.item, call=call

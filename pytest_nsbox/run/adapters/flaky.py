@@ -20,6 +20,16 @@ class Adapter:
         self.plugin: Any = PLUGIN
 
     @pytest.hookimpl
+    def pytest_nsbox_repeats(self, item: pytest.Item) -> bool:
+        plugin = self.plugin
+        plugin._copy_flaky_attributes(item, plugin._get_test_instance(item))
+        return bool(
+            plugin.force_flaky
+            or plugin._has_flaky_attributes(item)
+            or item.get_closest_marker("flaky")
+        )
+
+    @pytest.hookimpl
     def pytest_nsbox_collect(self, item: pytest.Item) -> dict[str, Any] | None:
         phases = {}
         for when, call in self.plugin._call_infos.get(item, {}).items():

@@ -24,6 +24,10 @@ class Adapter:
         pass
 
     @pytest.hookimpl
+    def pytest_nsbox_repeats(self, item: pytest.Item) -> bool:
+        return plugin.get_reruns_count(item) is not None
+
+    @pytest.hookimpl
     def pytest_nsbox_enter(self) -> None:
         plugin.suspended_finalizers.clear()  # an earlier attempt's, and the controller's
 
