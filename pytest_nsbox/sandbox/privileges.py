@@ -45,8 +45,21 @@ def effective() -> int:
 
 
 def is_privileged() -> bool:
-    """Whether the caller may make mount and PID namespaces without a user namespace."""
-    return bool(effective() >> CAP_SYS_ADMIN & 1)
+    """Whether the caller may make a sandbox without a user namespace of its own.
+
+    In a user namespace (rootless podman, ``unshare -r``) CAP_SYS_ADMIN is not enough: overlayfs keeps
+    its trusted xattrs, and the kernel whole mount trees, to the initial one.
+    """
+    return bool(effective() >> CAP_SYS_ADMIN & 1) and in_initial_user_namespace()
+
+
+def in_initial_user_namespace() -> bool:
+    """Whether every uid is mapped to itself, which nobody can have in another one."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return file.read().split() == ["0", "0", str((1 << 32) - 1)]
+    except FileNotFoundError:  # a kernel without user namespaces
+        return True
 
 
 def all_but(keep: int) -> tuple[int, ...]:
