@@ -68,6 +68,16 @@ def advise(refusal: str, number: int) -> Advice | None:
 
 def _about_kernel(refusal: str, number: int) -> Advice | None:
     """A kernel that is not Linux as we need it."""
+    if not os.path.exists("/proc/self"):
+        return Advice(
+            "no /proc is mounted here, as in a bare chroot",
+            "`mount -t proc proc /proc` as root, in the chroot",
+        )
+    if number == errno.ENOSYS and "clone(" in refusal:
+        return Advice(
+            "this package does not know how to call clone(2) on this architecture",
+            "run on one that it knows, or ask for this one in an issue",
+        )
     version = _read("/proc/version")
     if "Microsoft" in version and "WSL2" not in version:  # WSL2 says "microsoft"
         return Advice(

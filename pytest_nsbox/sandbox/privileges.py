@@ -40,8 +40,11 @@ def read_status(field: str, pid: str = "self") -> str:
 
 
 def effective() -> int:
-    """The effective capabilities of the caller, a mask of ``1 << CAP_*``."""
-    return int(read_status("CapEff"), 16)
+    """The effective capabilities of the caller, a mask of ``1 << CAP_*``; 0 without a ``/proc``."""
+    try:
+        return int(read_status("CapEff"), 16)
+    except FileNotFoundError:
+        return 0
 
 
 def is_privileged() -> bool:
@@ -63,9 +66,12 @@ def in_initial_user_namespace() -> bool:
 
 
 def all_but(keep: int) -> tuple[int, ...]:
-    """The capabilities of this kernel that are not in the mask ``keep``."""
-    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-        last = int(file.read())
+    """The capabilities of this kernel that are not in the mask ``keep``; none without a ``/proc``."""
+    try:
+        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+            last = int(file.read())
+    except FileNotFoundError:
+        return ()
     return tuple(bit for bit in range(last + 1) if not keep >> bit & 1)
 
 

@@ -7,8 +7,10 @@ never the host; then the process becomes the command.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import signal
 import sys
 
 import pytest
@@ -17,14 +19,17 @@ from helpers import seccomp
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
+    CLONE_NEWUSER,
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_PRIVATE,
     MS_REC,
+    PR_SET_PDEATHSIG,
     mount,
     mount_setattr,
     pivot_root,
+    prctl,
     umount,
     unshare,
 )
@@ -36,6 +41,7 @@ PLACE = "/srv"
 HOME = f"{PLACE}/home"  # of the command, on a machine with `own`
 _TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _MAIN = f"import sys; sys.path.insert(0, {_TESTS!r}); from helpers.machine import main; main()"
+_PER_LINUX32 = 8  # linux/personality.h
 _STRANGER = 12345  # a uid and gid of nobody here
 
 
@@ -187,6 +193,28 @@ def no_mounting() -> None:
 def user_namespace() -> None:
     """A user namespace in which one has every capability, as of rootless podman or `unshare -r`."""
     enter_user_namespace()
+
+
+def no_proc() -> None:
+    """A bare chroot."""
+    umount("/proc", MNT_DETACH)
+
+
+def i686() -> None:
+    """An architecture that we do not know."""
+    ctypes.CDLL(None).personality(_PER_LINUX32)
+
+
+def used_up() -> None:
+    """One user namespace is allowed, and there is one."""
+    _limit("user", 1)
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it ends with the command
+        unshare(CLONE_NEWUSER)
+        os.write(writing, b".")
+        signal.pause()
+    os.read(reading, 1)
 
 
 def no_user_namespaces() -> None:

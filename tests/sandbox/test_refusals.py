@@ -28,8 +28,12 @@ MACHINES = {
     "no_mounting": ("a security module", "a security module"),
     "user_namespace": (WORKS, WORKS),
     "no_user_namespaces": ("user.max_user_namespaces is 0", "user.max_user_namespaces is 0"),
+    "used_up": ("is used up", "is used up"),
     "no_mount_namespaces": ("user.max_mnt_namespaces is 0", "user.max_mnt_namespaces is 0"),
     "masked_proc": (WORKS, "parts of this /proc are covered"),
+    "masked_proc user_namespace": ("parts of this /proc are covered",) * 2,
+    "no_proc": ("no /proc is mounted here",) * 2,
+    "i686": ("clone(2) on this architecture",) * 2,
     "hidepid": (WORKS, WORKS),
     "chroot": (WORKS, "this process lives in a chroot"),
     "chroot_to_directory": ("a chroot into a directory", "this process lives in a chroot"),
@@ -58,7 +62,7 @@ def test_a_refusal_is_told_with_its_cause(
     different: str, privilege: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.need()
-    command = [*machine.command("scratch", different), *privilege]
+    command = [*machine.command("scratch", *different.split()), *privilege]
     told, run = try_both(command, tmp_path, monkeypatch)
     cause = MACHINES[different][bool(privilege)]
     assert told["works"] is (cause == WORKS), told
