@@ -15,6 +15,7 @@ from pytest_nsbox.kernel import mountinfo
 from pytest_nsbox.sandbox import privileges
 
 LINUX_MIN = (5, 12)  # mount_setattr(2)
+_MOUNTING = ("mount", "umount2", "open_tree", "move_mount", "mount_setattr", "sethostname")
 _LIMITS = ("user", "mnt", "pid", "ipc", "uts", "net")
 
 
@@ -39,41 +40,43 @@ def advise(refusal: str, number: int) -> Advice | None:
 
     ``refusal`` is a SyscallError in words, ``number`` its errno.
     """
-    if found := _about_kernel(refusal, number):
+    before, _, given = refusal.partition("(")
+    call = before.rpartition(" ")[2]
+    if found := _about_kernel(call, number):
         return found
-    if "unshare(" in refusal or "clone(" in refusal or "setns(" in refusal:
+    if call in ("unshare", "clone", "setns"):
         return _about_namespaces(number)
-    if "_map" in refusal or "setgroups" in refusal:
+    if call == "write" and given.startswith("/proc/self/"):
         return _about_id_maps()
-    if "mount(proc" in refusal:
+    if call == "mount" and given.startswith("proc,"):
         return _about_proc()
-    if "mount(overlay" in refusal:
-        return _about_overlay(refusal, number)
-    if "replacing a directory" in refusal:
+    if call == "mount" and given.startswith("overlay,"):
+        return _about_overlay(number)
+    if call in _MOUNTING:
+        return _about_mounting(number)
+    if call == "mkdir" and number == errno.EIO:
         return Advice(
             "overlayfs marks a directory that is made anew by a user xattr of the upper layer, and "
             "tmpfs has these since Linux 6.6",
             "run pytest as root, or on Linux 6.6 or later; only tests that remove a directory of "
             "the host's and make it again need it",
         )
-    if "RTM_NEWLINK" in refusal:
+    if call == "RTM_NEWLINK":
         return Advice(
             "setting an interface up takes CAP_NET_ADMIN, which this container has not",
             "start the container with `--cap-add NET_ADMIN`, or use network='none'",
         )
-    if "mount" in refusal or "open_tree(" in refusal or "sethostname(" in refusal:
-        return _about_mounting(number)
     return None
 
 
-def _about_kernel(refusal: str, number: int) -> Advice | None:
+def _about_kernel(call: str, number: int) -> Advice | None:
     """A kernel that is not Linux as we need it."""
     if not os.path.exists("/proc/self"):
         return Advice(
             "no /proc is mounted here, as in a bare chroot",
             "`mount -t proc proc /proc` as root, in the chroot",
         )
-    if number == errno.ENOSYS and "clone(" in refusal:
+    if number == errno.ENOSYS and call == "clone":
         return Advice(
             "this package does not know how to call clone(2) on this architecture",
             "run on one that it knows, or ask for this one in an issue",
@@ -177,7 +180,7 @@ def _about_proc() -> Advice:
     )
 
 
-def _about_overlay(refusal: str, number: int) -> Advice:
+def _about_overlay(number: int) -> Advice:
     if number in (errno.EPERM, errno.EACCES):
         return _about_apparmor() or Advice(
             "this kernel lets only root mount overlayfs (before Linux 5.11, and hardened ones), or a "

@@ -120,7 +120,7 @@ def _replace_directory(root: str) -> None:
         os.rmdir(name)
         os.mkdir(name)
     except OSError as error:
-        raise SyscallError(error.errno or 0, "mkdir", f"{name}, {_REPLACING}") from error
+        raise SyscallError(error.errno or 0, "mkdir", name) from error
 
 
 def _mount_proc_as_pid_1(place: str) -> None:
