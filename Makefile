@@ -10,10 +10,10 @@ RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench matrix clean help
+.PHONY: demo test lint bench matrix test-containers clean help
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
 
 demo: $(STAMP) ## run the example project bare, then sandboxed, and show what differs
 	$(RUN) example_project/demo.py $(ARGS)
@@ -31,6 +31,9 @@ bench: $(STAMP) ## measure the time a sandbox adds to a test
 
 matrix: ## run the suite on every CPython and pytest this machine can offer
 	$(PYTHON) scripts/matrix.py $(ARGS)
+
+test-containers: ## try the plugin in containers, of Docker and podman where they are here
+	$(PYTHON) scripts/containers.py $(ARGS)
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -11,16 +11,19 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pytest_nsbox import __version__
 from pytest_nsbox.options import KEYS, OptionError, SandboxOptions, merge
+
+if TYPE_CHECKING:
+    from pytest_nsbox.sandbox.probe import Outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
     arguments = _parser().parse_args(argv)
-    if sys.platform != "linux":
+    if sys.platform != "linux" and arguments.function is not doctor:
         print(f"nsbox: a sandbox needs Linux, this is {sys.platform}", file=sys.stderr)
         return 1
     return int(arguments.function(arguments))
@@ -62,28 +65,35 @@ def doctor(arguments: argparse.Namespace) -> int:
     """Print the outcome of every step; 0 only if a full sandbox works."""
     from pytest_nsbox.sandbox import privileges, probe
 
-    outcomes = []
-    if not arguments.json:
+    if not arguments.json and sys.platform == "linux":
         how = "as root" if privileges.is_privileged() else "rootless"
         print(f"pytest-nsbox {__version__}, Linux {os.uname().release}, {how}")
+    outcomes = []
     for outcome in probe.steps():
         outcomes.append(outcome)
-        if arguments.json:
-            continue
-        if outcome.ok:
-            print(f"ok       {outcome.name}")
-            if outcome.detail:
-                print(f"         note: {outcome.detail}")
-        else:
-            print(f"REFUSED  {outcome.detail}")
-            print(f"         likely cause: {outcome.cause}")
-            print(f"         remedy: {outcome.remedy}")
-    works = all(outcome.ok for outcome in outcomes)
+        if not arguments.json:
+            _print_outcome(outcome)
+    refused = [outcome.name for outcome in outcomes if not outcome.ok]
     if arguments.json:
-        print(json.dumps({"works": works, "steps": [o._asdict() for o in outcomes]}, indent=1))
+        found = {"works": not refused, "steps": [o._asdict() for o in outcomes]}
+        print(json.dumps(found, indent=1))
+    elif not refused:
+        print("A sandbox works here.")
+    elif set(refused) <= set(probe.PARTIAL):
+        print(f"A sandbox works here, but {' and '.join(probe.PARTIAL[r] for r in refused)}.")
     else:
-        print("A sandbox works here." if works else "No sandbox can be made here.")
-    return 0 if works else 1
+        print("No sandbox can be made here.")
+    return 1 if refused else 0
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    print(f"{'ok' if outcome.ok else 'REFUSED':8} {outcome.name}")
+    if outcome.ok and outcome.detail:
+        print(f"         note: {outcome.detail}")
+    if not outcome.ok:
+        print(f"         {outcome.detail}")
+        print(f"         likely cause: {outcome.cause}")
+        print(f"         remedy: {outcome.remedy}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OptionError as error:
         arguments.parser.error(str(error))
     from pytest_nsbox.kind import kind_of
-    from pytest_nsbox.sandbox import probe
+    from pytest_nsbox.sandbox.advice import explain
     from pytest_nsbox.sandbox.client import Client, SandboxError
 
     client = Client()
@@ -108,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         status = _wait(pid, options.timeout)
         sandbox.close(wait=True)
     except SandboxError as error:
-        print(f"nsbox: {probe.explain(error)}", file=sys.stderr)
+        print(f"nsbox: {explain(error)}", file=sys.stderr)
         return 125
     finally:
         client.stop()

@@ -133,6 +133,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         controller.remaining = many
         config.add_cleanup(controller.stop)
         controller.start()
+        if settings.unavailable == "run":
+            _warn_of_bare_tests(config, controller)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -145,6 +147,13 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         controller = session.config.stash[settings_key].controller
         if controller is not None:
             controller.settle()
+
+
+def _warn_of_bare_tests(config: pytest.Config, controller: Controller) -> None:
+    """Say it before they run, for whom that would be a danger."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None and (refusal := controller.refusal()):
+        reporter.write_line(f"nsbox: tests run WITHOUT a sandbox: {refusal}", yellow=True)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,14 @@ from helpers import machine
 from helpers.host import MARK, Host
 
 pytest_plugins = ["pytester", "same_as_bare"]
+
+# A suite that runs in the background ignores these, and would hand that on to what it signals.
+for _number, _default in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 _CAP_SYS_ADMIN = 21
 # Root without its capabilities: what is left lets uid 0 map itself (CAP_SETFCAP, Linux 5.12).

@@ -9,6 +9,7 @@ export them (``pivot_root`` too).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import signal
@@ -90,8 +91,6 @@ class SyscallError(OSError):
 
 def in_words(errno_: int) -> str:
     """``errno`` as people read it: ``Operation not permitted (EPERM)``."""
-    import errno
-
     return f"{os.strerror(errno_)} ({errno.errorcode.get(errno_, errno_)})"
 
 
@@ -250,11 +249,12 @@ def fork(flags: int) -> int:
 
     Only for a single-threaded process: unlike ``os.fork`` this runs no at-fork handlers.  The child
     stores its thread id where the C library looks for it, as the library's own fork does.
-    Raises NotImplementedError where the numbers of this architecture are not known to us.
+    Fails with ENOSYS where the numbers of this architecture are not known to us.
     """
     machine = platform.machine()
     if machine not in _CLONE:
-        raise NotImplementedError(f"clone(2) on {machine}: known are {', '.join(_CLONE)}")
+        what = f"{machine}, where we know it on {', '.join(_CLONE)}"
+        raise SyscallError(errno.ENOSYS, "clone", what)
     flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD
     tail = [0, tid_address()] if machine in _CLONE_TID_LAST else [tid_address(), 0]
     # (flags, stack, parent_tid, ...): no stack means "go on with a copy of mine".

@@ -93,6 +93,7 @@ class Controller:
         refusal = self.refusal()
         if refusal and self.unavailable == "run":
             item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
+            item.user_properties.append(("nsbox", "ran WITHOUT a sandbox"))
             return self._seam.theirs(item, log=log, nextitem=nextitem)
         run = ItemRun(item, nextitem, options, self.hooks, log=log)
         try:
@@ -222,6 +223,6 @@ class Controller:
 
 def explain(error: SandboxError) -> str:
     """The refusal, its likely cause and the remedy."""
-    from pytest_nsbox.sandbox import probe
+    from pytest_nsbox.sandbox import advice
 
-    return probe.explain(error)
+    return advice.explain(error)

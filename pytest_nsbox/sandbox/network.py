@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pytest_nsbox.kernel.syscalls import SyscallError
+
 
 def bring_up_loopback() -> None:
     """Set ``lo`` up in the caller's network namespace; 127.0.0.1 and ::1 come with it.
@@ -17,4 +19,4 @@ def bring_up_loopback() -> None:
         with IPRoute() as route:
             route.link("set", index=1, state="up")  # lo is always the first
     except NetlinkError as error:
-        raise OSError(error.code, f"RTM_NEWLINK(lo, up): {error}") from error
+        raise SyscallError(error.code, "RTM_NEWLINK", "lo, up") from error

@@ -40,19 +40,38 @@ def read_status(field: str, pid: str = "self") -> str:
 
 
 def effective() -> int:
-    """The effective capabilities of the caller, a mask of ``1 << CAP_*``."""
-    return int(read_status("CapEff"), 16)
+    """The effective capabilities of the caller, a mask of ``1 << CAP_*``; 0 without a ``/proc``."""
+    try:
+        return int(read_status("CapEff"), 16)
+    except FileNotFoundError:
+        return 0
 
 
 def is_privileged() -> bool:
-    """Whether the caller may make mount and PID namespaces without a user namespace."""
-    return bool(effective() >> CAP_SYS_ADMIN & 1)
+    """Whether the caller may make a sandbox without a user namespace of its own.
+
+    In a user namespace (rootless podman, ``unshare -r``) CAP_SYS_ADMIN is not enough: overlayfs keeps
+    its trusted xattrs, and the kernel whole mount trees, to the initial one.
+    """
+    return bool(effective() >> CAP_SYS_ADMIN & 1) and in_initial_user_namespace()
+
+
+def in_initial_user_namespace() -> bool:
+    """Whether every uid is mapped to itself, which nobody can have in another one."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return file.read().split() == ["0", "0", str((1 << 32) - 1)]
+    except FileNotFoundError:  # a kernel without user namespaces
+        return True
 
 
 def all_but(keep: int) -> tuple[int, ...]:
-    """The capabilities of this kernel that are not in the mask ``keep``."""
-    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-        last = int(file.read())
+    """The capabilities of this kernel that are not in the mask ``keep``; none without a ``/proc``."""
+    try:
+        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+            last = int(file.read())
+    except FileNotFoundError:
+        return ()
     return tuple(bit for bit in range(last + 1) if not keep >> bit & 1)
 
 

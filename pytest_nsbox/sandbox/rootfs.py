@@ -174,7 +174,9 @@ class _Build:
         self.notes = list(plan.notes) if plan else []
         self.layers = sum(isinstance(step, Overlay) for step in self.steps)
 
-    def overlay(self, path: str, *, flags: int = 0, lower: str | None = None) -> None:
+    def overlay(
+        self, path: str, *, flags: int = 0, lower: str | None = None, of_root: bool = False
+    ) -> None:
         status = os.stat(HOST + path)
         self.steps.append(
             Overlay(
@@ -186,6 +188,7 @@ class _Build:
                 mode=self.mode_for_us(HOST + path, status),
                 owner=self.owner(status),
                 options=self.planner.options,
+                of_root=of_root,
             )
         )
         self.layers += 1
@@ -259,7 +262,7 @@ class _Build:
                 elif path in mounted_at:
                     self.submount(mounted_at[path])
                 else:
-                    self.overlay(path)
+                    self.overlay(path, of_root=True)
             else:
                 files += 1
                 if files <= _MAX_SCAFFOLD_FILES:
@@ -351,16 +354,20 @@ def execute(plan: Plan, box: Box) -> tuple[Plan, list[str]]:
     """Mount the plan in ``box``; the plan with what went wrong mended, and notes about that.
 
     A mount of the host's that cannot be shown must not cost the user the run: an overlay falls back
-    to a read-only bind, and that to nothing, said in a note.  A step of our own does raise.
+    to a read-only bind, and that to nothing, said in a note.  A step of our own does raise, and so
+    does a root filesystem of which nothing is copy-on-write.
     """
     steps: list[Step] = []
     notes: list[str] = []
+    refusal: SyscallError | None = None  # the first of the root filesystem
     for step in plan.steps:
         try:
             step.execute(box)
         except SyscallError as error:
             if not isinstance(step, (Overlay, ReadOnlyBind, Socket)) or step.target == "/":
                 raise
+            if isinstance(step, Overlay) and step.of_root:
+                refusal = refusal or error
             mended = _fall_back(step, box)
             how = mended.describe() if mended else "left out"
             notes.append(f"{step.target}: {how}, since {error}")
@@ -368,6 +375,8 @@ def execute(plan: Plan, box: Box) -> tuple[Plan, list[str]]:
                 continue
             step = mended
         steps.append(step)
+    if refusal and not any(isinstance(step, Overlay) and step.of_root for step in steps):
+        raise refusal
     return (plan if not notes else plan._replace(steps=tuple(steps))), notes
 
 

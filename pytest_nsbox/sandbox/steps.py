@@ -66,6 +66,7 @@ class Overlay(NamedTuple):
     mode: int  # of the top directory, which comes from the upper layer
     owner: tuple[int, int] | None
     options: str
+    of_root: bool = False  # one of several that stand for the host's root filesystem
 
     def describe(self) -> str:
         return f"overlay {self.target} (lowerdir {':'.join(self.lower)})"

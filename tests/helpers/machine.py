@@ -1,40 +1,53 @@
 """Become a machine that is different from this one, for one command: mounts, filters, limits.
 
-    python machine.py WHAT [WHAT...] -- COMMAND [ARG...]
-
-Each WHAT is a function below. It changes this process and its own mount namespace, never the host,
-and then the process becomes the command.
+Each is a function below. It changes the process that calls it and that process' mount namespace,
+never the host; then the process becomes the command.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import os
+import signal
 import sys
 
 import pytest
 
+from helpers import seccomp
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
+    CLONE_NEWUSER,
+    MNT_DETACH,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_PRIVATE,
     MS_REC,
+    PR_SET_PDEATHSIG,
     mount,
     mount_setattr,
+    pivot_root,
+    prctl,
+    umount,
     unshare,
 )
 from pytest_nsbox.sandbox import network, privileges
+from pytest_nsbox.sandbox.supervisor import enter_user_namespace
 
 # Where mounts may be made for the command to find: a tmpfs of this machine's.
 PLACE = "/srv"
 HOME = f"{PLACE}/home"  # of the command, on a machine with `own`
+_TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_MAIN = f"import sys; sys.path.insert(0, {_TESTS!r}); from helpers.machine import main; main()"
+_PER_LINUX32 = 8  # linux/personality.h
 _STRANGER = 12345  # a uid and gid of nobody here
 
 
 def command(*what: str) -> list[str]:
     """What to put before a command that is to run on such a machine."""
-    return [sys.executable, __file__, *what, "--"]
+    return [sys.executable, "-c", _MAIN, *what, "--"]
 
 
 def need() -> None:
@@ -127,6 +140,172 @@ def many() -> None:
             mount(f"{PLACE}/many/source-{number}", path, None, MS_BIND)
 
 
+def docker() -> None:
+    """Docker's seccomp profile for a process without CAP_SYS_ADMIN."""
+    seccomp.install(*seccomp.DOCKER)
+
+
+def docker_sys_admin() -> None:
+    """The same after `--cap-add SYS_ADMIN`: pivot_root(2) stays refused."""
+    seccomp.install(*seccomp.DOCKER_SYS_ADMIN)
+
+
+def old_filter() -> None:
+    """A filter that does not know the calls of later kernels."""
+    seccomp.install(seccomp.Rule("mount_setattr", errno.ENOSYS))
+
+
+def old_kernel() -> None:
+    """A kernel before Linux 5.12."""
+    _cover("/proc/version", "Linux version 5.4.0-200-generic (buildd@lcy02) #220-Ubuntu SMP")
+    old_filter()
+
+
+def wsl1() -> None:
+    """Windows without Linux."""
+    _cover("/proc/version", "Linux version 4.4.0-19041-Microsoft (Microsoft@Microsoft.com)")
+    seccomp.install(seccomp.Rule("unshare", errno.EINVAL))
+
+
+def gvisor() -> None:
+    """The kernel that is none."""
+    _cover("/proc/version", "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016")
+    seccomp.install(seccomp.Rule("unshare"))
+
+
+def debian() -> None:
+    """Debian's switch, off."""
+    _cover_sysctls("unprivileged_userns_clone", "0")
+    seccomp.install(seccomp.Rule("unshare", bits=seccomp.NEW_USER))
+
+
+def apparmor() -> None:
+    """Ubuntu's restriction: a user namespace there is, and in it no mounting."""
+    _cover_sysctls("apparmor_restrict_unprivileged_userns", "1")
+    seccomp.install(seccomp.Rule("mount", errno.EACCES))
+
+
+def no_mounting() -> None:
+    """A security module that forbids mounts."""
+    seccomp.install(seccomp.Rule("mount", errno.EACCES))
+
+
+def user_namespace() -> None:
+    """A user namespace in which one has every capability, as of rootless podman or `unshare -r`."""
+    enter_user_namespace()
+
+
+def no_proc() -> None:
+    """A bare chroot."""
+    umount("/proc", MNT_DETACH)
+
+
+def i686() -> None:
+    """An architecture that we do not know."""
+    ctypes.CDLL(None).personality(_PER_LINUX32)
+
+
+def used_up() -> None:
+    """One user namespace is allowed, and there is one."""
+    _limit("user", 1)
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it ends with the command
+        unshare(CLONE_NEWUSER)
+        os.write(writing, b".")
+        signal.pause()
+    os.read(reading, 1)
+
+
+def no_user_namespaces() -> None:
+    """user.max_user_namespaces is 0: of a user namespace that we have come to live in."""
+    _limit("user")
+
+
+def no_mount_namespaces() -> None:
+    """user.max_mnt_namespaces is 0."""
+    _limit("mnt")
+
+
+def masked_proc() -> None:
+    """What container engines put over parts of /proc."""
+    for name in ("/proc/kcore", "/proc/keys", "/proc/timer_list"):
+        if os.path.exists(name):
+            mount("/dev/null", name, None, MS_BIND)
+    mount("tmpfs", "/proc/fs", "tmpfs", 0, "size=0")
+    mount("/proc/sys", "/proc/sys", None, MS_BIND)
+    mount_setattr("/proc/sys", MOUNT_ATTR_RDONLY)
+
+
+def hidepid() -> None:
+    """A /proc that shows a user his own processes only."""
+    mount("proc", "/proc", "proc", 0, "hidepid=2")
+
+
+def chroot() -> None:
+    """A root that is a mount point, and not the root of the mount namespace."""
+    mount("/", _directory("root"), None, MS_BIND | MS_REC)
+    cwd = os.getcwd()
+    os.chroot(f"{PLACE}/root")
+    os.chdir(cwd)
+
+
+def chroot_to_directory() -> None:
+    """A root that is no mount point, as debootstrap leaves one."""
+    for name in os.listdir("/"):
+        path = f"{PLACE}/root/{name}"
+        if os.path.islink(f"/{name}"):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(os.readlink(f"/{name}"), path)
+        elif os.path.isdir(f"/{name}"):
+            os.makedirs(path)
+            mount(f"/{name}", path, None, MS_BIND | MS_REC)
+    cwd = os.getcwd()
+    os.chroot(f"{PLACE}/root")
+    os.chdir(cwd)
+
+
+def deep() -> None:
+    """A root that is an overlay of an overlay, in a container in a container."""
+    lower = "/"
+    for number in (1, 2):
+        merged = _directory(f"deep{number}")
+        upper, work = _directory(f"upper{number}"), _directory(f"work{number}")
+        data = f"lowerdir={lower},upperdir={upper},workdir={work},index=off"
+        mount("overlay", merged, "overlay", 0, data)
+        lower = merged
+    for name in ("proc", "sys", "dev", "tmp"):
+        mount(f"/{name}", f"{merged}/{name}", None, MS_BIND | MS_REC)
+    cwd = os.getcwd()
+    os.chdir(merged)
+    pivot_root(".", ".")
+    umount(".", MNT_DETACH)
+    os.chdir(cwd)
+
+
+def _limit(kind: str, limit: int = 0) -> None:
+    """Live in a user namespace that allows no more of these namespaces."""
+    enter_user_namespace()
+    with open(f"/proc/sys/user/max_{kind}_namespaces", "w", encoding="ascii") as file:
+        file.write(str(limit))
+
+
+def _cover(path: str, text: str) -> None:
+    """Another text in a file of /proc."""
+    name = f"covers-{os.path.basename(path)}"
+    mount(_file(name, text + "\n"), path, None, MS_BIND)
+
+
+def _cover_sysctls(name: str, text: str) -> None:
+    """A sysctl of kernel.* that this kernel may not have: copies of all, and it."""
+    covers = _directory("kernel")
+    for entry in os.scandir("/proc/sys/kernel"):
+        with contextlib.suppress(OSError), open(entry.path, encoding="utf-8") as file:
+            _file(f"kernel/{entry.name}", file.read())
+    _file(f"kernel/{name}", text + "\n")
+    mount(covers, "/proc/sys/kernel", None, MS_BIND)
+
+
 def _directory(name: str) -> str:
     path = f"{PLACE}/{name}"
     os.makedirs(path, exist_ok=True)
@@ -149,7 +328,3 @@ def main() -> None:
     for name in what:
         globals()[name]()
     os.execvp(then[0], then)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ _END = "-- end of a command --"
 _PIDS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 # What is another number, or another place, every time.
 CHANGING = (
-    (r"\d+\.\d\ds", "0.00s"),
+    (r"\d+\.\d\ds( \(\d+:\d\d:\d\d\))?", "0.00s"),
     (r"pid \d+", "pid N"),
     (r"\S+/python\d?[\d.]* -m larder", "python -m larder"),
     (r"(/home/ada/\.local)?/etc/larder\.conf", "/etc/larder.conf"),
