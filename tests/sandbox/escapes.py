@@ -90,7 +90,7 @@ class World(NamedTuple):
     hidden: int  # a directory of the host's /tmp
     log: int  # a file in the canary, opened for writing
     files: dict[str, int]  # attempt -> its file, opened for reading
-    socket_path: int  # of a listening socket, with O_PATH
+    socket_path: int  # of a stranger's socket, with O_PATH
     abstract: str  # the name of another one
     namespaces: list[int]
     key: int  # of System V objects
@@ -138,8 +138,11 @@ def outcome(name: str, world: World) -> str:
 
 
 @contextlib.contextmanager
-def made_outside(canary: Path) -> Iterator[World]:
-    """In a broad-scoped fixture: the world that the attempts try to get at."""
+def made_outside(canary: Path, stranger: Path) -> Iterator[World]:
+    """In a broad-scoped fixture: the world that the attempts try to get at.
+
+    ``stranger`` is a socket on which somebody listens whom the controller has not started.
+    """
     key = int.from_bytes(os.urandom(3), "little")
     queue = b"nsbox-%d" % key
     for name in ATTEMPTS:
@@ -155,10 +158,9 @@ def made_outside(canary: Path) -> Iterator[World]:
             return fd
 
         hidden = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
-        for address in (f"\0nsbox-{key}", f"{hidden}/socket"):
-            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listening.bind(address)
-            listening.listen()
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(f"\0nsbox-{key}")
+        listening.listen()
         with contextlib.suppress(OSError):  # a seccomp filter of a container
             call("keyctl", 1, None, 0, 0, 0)  # KEYCTL_JOIN_SESSION_KEYRING: have one to lose
         log = stack.enter_context(open(canary / "log", "a", buffering=1))
@@ -183,7 +185,7 @@ def made_outside(canary: Path) -> Iterator[World]:
             hidden=opened(hidden, os.O_RDONLY | os.O_DIRECTORY),
             log=log.fileno(),
             files={name: opened(canary / name / "file", os.O_RDONLY) for name in ATTEMPTS},
-            socket_path=opened(f"{hidden}/socket", os.O_PATH),
+            socket_path=opened(stranger, os.O_PATH),
             abstract=f"nsbox-{key}",
             namespaces=[opened(path, os.O_RDONLY) for path in Path("/proc/self/ns").iterdir()],
             key=key,

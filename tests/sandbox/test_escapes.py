@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import socket
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def world():
-    with escapes.made_outside(HERE / "canary") as world:
+    with escapes.made_outside(HERE / "canary", HERE / "stranger") as world:
         yield world
 
 # The controller's ears: a test process has its reports only sent home.
@@ -81,7 +82,10 @@ def record(privilege: list[str], directory: Path) -> Recording:
     (directory / "escapes.py").write_text(Path(escapes.__file__).read_text())
     (directory / "pytest.ini").touch()
     command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rf"]
-    output = on_a_terminal(command, directory)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(directory / "stranger"))
+        stranger.listen()
+        output = on_a_terminal(command, directory)
     outcomes: dict[str, str] = {}
     for line in (directory / "outcomes").read_text().splitlines():
         outcomes.update(json.loads(line)[2])
