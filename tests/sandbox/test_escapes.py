@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import socket
 import sys
@@ -16,6 +17,7 @@ import escapes
 import pytest
 
 _SECONDS = 120
+_PAGE = Path(__file__).parents[2] / "docs/explanation/security.md"
 
 _CONFTEST = """
 import json
@@ -136,3 +138,13 @@ def test_an_escape_ends_as_it_has_to(
 
 def test_a_log_file_of_a_broad_fixture_is_written_to(recording: Recording) -> None:
     assert (recording.directory / "canary/log").read_text() == "a line\n"
+
+
+def test_the_page_about_security_lists_every_attempt_and_how_it_ends() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", _PAGE.read_text(), re.MULTILINE)
+    listed = {name: ends.replace("*", "").replace(" or ", " ") for name, ends in rows}
+    assert len(listed) == len(rows)
+    assert listed == {
+        name: root if root == rootless else f"{root}; rootless {rootless}"
+        for name, (_, root, rootless, _) in escapes.ATTEMPTS.items()
+    }
