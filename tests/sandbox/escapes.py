@@ -49,6 +49,9 @@ from pytest_nsbox.kernel.syscalls import (
 from pytest_nsbox.sandbox import privileges
 
 CLONE_NEWCGROUP = 0x2000000
+# linux/pidfd.h (6.11), linux/nsfs.h (4.9 and 6.12)
+PIDFD_GET_MNT_NAMESPACE = 0xFF03
+NS_GET_PARENT, NS_MNT_GET_PREV = 0xB702, 0x8010B70C
 CONTAINED, REACHED = "contained", "reached"
 CONTENT, MODE = "the host's", 0o644  # of a file in every place
 
@@ -330,6 +333,33 @@ def connect_through_an_inherited_o_path_socket(world: World, place: Path) -> Non
 @attempt("EINVAL")
 def signal_through_an_inherited_pidfd(world: World, place: Path) -> None:
     signal.pidfd_send_signal(world.pidfd, 0)
+
+
+@attempt("EPERM")
+def take_a_descriptor_of_the_controller(world: World, place: Path) -> object:
+    return os.readlink(f"/proc/self/fd/{call('pidfd_getfd', world.pidfd, world.root, 0)}")
+
+
+@attempt("EPERM")
+def join_the_namespaces_of_the_controller(world: World, place: Path) -> None:
+    setns(world.pidfd, CLONE_NEWNS)
+
+
+@attempt("EACCES EPERM ENOTTY EINVAL")
+def open_a_namespace_of_the_controller(world: World, place: Path) -> object:
+    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(world.pidfd, PIDFD_GET_MNT_NAMESPACE, 0)}")
+
+
+@attempt("EPERM")
+def open_the_parent_of_the_own_pid_namespace(world: World, place: Path) -> object:
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(own, NS_GET_PARENT)}")
+
+
+@attempt("ENOENT ENOTTY EPERM EINVAL")
+def open_the_next_mount_namespace(world: World, place: Path) -> object:
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(own, NS_MNT_GET_PREV, bytes(64))}")
 
 
 @attempt("EPERM")
