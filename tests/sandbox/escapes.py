@@ -359,7 +359,7 @@ def open_the_parent_of_the_own_pid_namespace(world: World, place: Path) -> objec
 @attempt("ENOENT ENOTTY EPERM EINVAL")
 def open_the_next_mount_namespace(world: World, place: Path) -> object:
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(own, NS_MNT_GET_PREV, bytes(64))}")
+    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(own, NS_MNT_GET_PREV, bytearray(64))}")
 
 
 @attempt("EPERM")
