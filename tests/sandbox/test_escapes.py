@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,11 @@ import pytest
 _SECONDS = 120
 _PAGE = Path(__file__).parents[2] / "docs/explanation/security.md"
 
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 _CONFTEST = """
 import json
 from pathlib import Path
@@ -83,6 +89,7 @@ def record(privilege: list[str], directory: Path) -> Recording:
     (directory / "test_inner.py").write_text(_TESTS)
     (directory / "escapes.py").write_text(Path(escapes.__file__).read_text())
     (directory / "pytest.ini").touch()
+    (directory / "outcomes").touch()
     command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rf"]
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind(str(directory / "stranger"))
@@ -95,29 +102,31 @@ def record(privilege: list[str], directory: Path) -> Recording:
 
 
 def on_a_terminal(command: list[str], directory: Path) -> str:
-    """What the command puts out, as the session leader of a new terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        try:
-            os.chdir(directory)
-            os.environ.pop("PYTEST_ADDOPTS", None)
-            os.execvp(command[0], command)
-        finally:
-            os._exit(127)
+    """What the command puts out, as the leader of a session with a terminal of its own."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TAKE_TERMINAL, *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=directory,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
+        start_new_session=True,
+    )
+    os.close(theirs)
     output = b""
     deadline = time.monotonic() + _SECONDS
     try:
-        while select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+        while select.select([ours], [], [], max(0, deadline - time.monotonic()))[0]:
             try:
-                chunk = os.read(terminal, 1 << 16)
-            except OSError:  # EIO: nobody has it open any more
+                output += os.read(ours, 1 << 16)
+            except OSError:  # EIO: nobody has the other end open any more
                 break
-            output += chunk
         else:
-            os.kill(pid, 9)
+            process.kill()
     finally:
-        os.waitpid(pid, 0)
-        os.close(terminal)
+        process.wait()
+        os.close(ours)
     return output.decode(errors="replace")
 
 
