@@ -49,6 +49,9 @@ from pytest_nsbox.kernel.syscalls import (
 from pytest_nsbox.sandbox import privileges
 
 CLONE_NEWCGROUP = 0x2000000
+# linux/pidfd.h (6.11), linux/nsfs.h (4.9 and 6.12)
+PIDFD_GET_MNT_NAMESPACE = 0xFF03
+NS_GET_PARENT, NS_MNT_GET_PREV = 0xB702, 0x8010B70C
 CONTAINED, REACHED = "contained", "reached"
 CONTENT, MODE = "the host's", 0o644  # of a file in every place
 
@@ -90,7 +93,7 @@ class World(NamedTuple):
     hidden: int  # a directory of the host's /tmp
     log: int  # a file in the canary, opened for writing
     files: dict[str, int]  # attempt -> its file, opened for reading
-    socket_path: int  # of a listening socket, with O_PATH
+    socket_path: int  # of a stranger's socket, with O_PATH
     abstract: str  # the name of another one
     namespaces: list[int]
     key: int  # of System V objects
@@ -138,8 +141,11 @@ def outcome(name: str, world: World) -> str:
 
 
 @contextlib.contextmanager
-def made_outside(canary: Path) -> Iterator[World]:
-    """In a broad-scoped fixture: the world that the attempts try to get at."""
+def made_outside(canary: Path, stranger: Path) -> Iterator[World]:
+    """In a broad-scoped fixture: the world that the attempts try to get at.
+
+    ``stranger`` is a socket on which somebody listens whom the controller has not started.
+    """
     key = int.from_bytes(os.urandom(3), "little")
     queue = b"nsbox-%d" % key
     for name in ATTEMPTS:
@@ -155,10 +161,9 @@ def made_outside(canary: Path) -> Iterator[World]:
             return fd
 
         hidden = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
-        for address in (f"\0nsbox-{key}", f"{hidden}/socket"):
-            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listening.bind(address)
-            listening.listen()
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(f"\0nsbox-{key}")
+        listening.listen()
         with contextlib.suppress(OSError):  # a seccomp filter of a container
             call("keyctl", 1, None, 0, 0, 0)  # KEYCTL_JOIN_SESSION_KEYRING: have one to lose
         log = stack.enter_context(open(canary / "log", "a", buffering=1))
@@ -183,7 +188,7 @@ def made_outside(canary: Path) -> Iterator[World]:
             hidden=opened(hidden, os.O_RDONLY | os.O_DIRECTORY),
             log=log.fileno(),
             files={name: opened(canary / name / "file", os.O_RDONLY) for name in ATTEMPTS},
-            socket_path=opened(f"{hidden}/socket", os.O_PATH),
+            socket_path=opened(stranger, os.O_PATH),
             abstract=f"nsbox-{key}",
             namespaces=[opened(path, os.O_RDONLY) for path in Path("/proc/self/ns").iterdir()],
             key=key,
@@ -331,6 +336,33 @@ def signal_through_an_inherited_pidfd(world: World, place: Path) -> None:
 
 
 @attempt("EPERM")
+def take_a_descriptor_of_the_controller(world: World, place: Path) -> object:
+    return os.readlink(f"/proc/self/fd/{call('pidfd_getfd', world.pidfd, world.root, 0)}")
+
+
+@attempt("EPERM")
+def join_the_namespaces_of_the_controller(world: World, place: Path) -> None:
+    setns(world.pidfd, CLONE_NEWNS)
+
+
+@attempt("EACCES EPERM ENOTTY EINVAL")
+def open_a_namespace_of_the_controller(world: World, place: Path) -> object:
+    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(world.pidfd, PIDFD_GET_MNT_NAMESPACE, 0)}")
+
+
+@attempt("EPERM")
+def open_the_parent_of_the_own_pid_namespace(world: World, place: Path) -> object:
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(own, NS_GET_PARENT)}")
+
+
+@attempt("ENOENT ENOTTY EPERM EINVAL")
+def open_the_next_mount_namespace(world: World, place: Path) -> object:
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    return os.readlink(f"/proc/self/fd/{fcntl.ioctl(own, NS_MNT_GET_PREV, bytearray(64))}")
+
+
+@attempt("EPERM")
 def join_an_inherited_namespace(world: World, place: Path) -> object:
     return joined_one_of(world)
 
@@ -395,7 +427,7 @@ def open_the_namespaces_of_init(world: World, place: Path) -> None:
     setns(os.open("/proc/1/ns/mnt", os.O_RDONLY))
 
 
-@attempt("ETXTBSY")
+@attempt("ETXTBSY", "ETXTBSY EACCES")
 def open_the_own_program(world: World, place: Path) -> object:
     return write_only("/proc/self/exe")
 
@@ -436,7 +468,8 @@ def open_any_file_of_proc_beside_the_processes(world: World, place: Path) -> obj
             directories[:] = [d for d in directories if not d.isdigit() and d != "pressure"]
         for path in (f"{directory}/{name}" for name in names):
             with contextlib.suppress(OSError):
-                if os.stat(path).st_mode & 0o222:  # opening the others is of no use to root, either
+                # What nobody may write to, root opens in vain; ns_last_pid is the PID namespace's own.
+                if os.stat(path).st_mode & 0o222 and not path.endswith("/ns_last_pid"):
                     found.append(write_only(path))
     return found or None
 
@@ -589,7 +622,7 @@ def make_a_node_in_dev(world: World, place: Path) -> None:
     os.mknod("/dev/disk", stat.S_IFBLK | 0o600, world.disk)
 
 
-@attempt("EPERM")
+@attempt("EPERM", "EPERM EACCES")
 def make_a_node_in_devpts(world: World, place: Path) -> None:
     os.mknod("/dev/pts/disk", stat.S_IFBLK | 0o600, world.disk)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +18,13 @@ import escapes
 import pytest
 
 _SECONDS = 120
+_PAGE = Path(__file__).parents[2] / "docs/explanation/security.md"
 
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 _CONFTEST = """
 import json
 from pathlib import Path
@@ -26,7 +35,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def world():
-    with escapes.made_outside(HERE / "canary") as world:
+    with escapes.made_outside(HERE / "canary", HERE / "stranger") as world:
         yield world
 
 # The controller's ears: a test process has its reports only sent home.
@@ -80,8 +89,12 @@ def record(privilege: list[str], directory: Path) -> Recording:
     (directory / "test_inner.py").write_text(_TESTS)
     (directory / "escapes.py").write_text(Path(escapes.__file__).read_text())
     (directory / "pytest.ini").touch()
+    (directory / "outcomes").touch()
     command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rf"]
-    output = on_a_terminal(command, directory)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(directory / "stranger"))
+        stranger.listen()
+        output = on_a_terminal(command, directory)
     outcomes: dict[str, str] = {}
     for line in (directory / "outcomes").read_text().splitlines():
         outcomes.update(json.loads(line)[2])
@@ -89,29 +102,31 @@ def record(privilege: list[str], directory: Path) -> Recording:
 
 
 def on_a_terminal(command: list[str], directory: Path) -> str:
-    """What the command puts out, as the session leader of a new terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        try:
-            os.chdir(directory)
-            os.environ.pop("PYTEST_ADDOPTS", None)
-            os.execvp(command[0], command)
-        finally:
-            os._exit(127)
+    """What the command puts out, as the leader of a session with a terminal of its own."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TAKE_TERMINAL, *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=directory,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
+        start_new_session=True,
+    )
+    os.close(theirs)
     output = b""
     deadline = time.monotonic() + _SECONDS
     try:
-        while select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+        while select.select([ours], [], [], max(0, deadline - time.monotonic()))[0]:
             try:
-                chunk = os.read(terminal, 1 << 16)
-            except OSError:  # EIO: nobody has it open any more
+                output += os.read(ours, 1 << 16)
+            except OSError:  # EIO: nobody has the other end open any more
                 break
-            output += chunk
         else:
-            os.kill(pid, 9)
+            process.kill()
     finally:
-        os.waitpid(pid, 0)
-        os.close(terminal)
+        process.wait()
+        os.close(ours)
     return output.decode(errors="replace")
 
 
@@ -132,3 +147,13 @@ def test_an_escape_ends_as_it_has_to(
 
 def test_a_log_file_of_a_broad_fixture_is_written_to(recording: Recording) -> None:
     assert (recording.directory / "canary/log").read_text() == "a line\n"
+
+
+def test_the_page_about_security_lists_every_attempt_and_how_it_ends() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", _PAGE.read_text(), re.MULTILINE)
+    listed = {name: ends.replace("*", "").replace(" or ", " ") for name, ends in rows}
+    assert len(listed) == len(rows)
+    assert listed == {
+        name: root if root == rootless else f"{root}; rootless {rootless}"
+        for name, (_, root, rootless, _) in escapes.ATTEMPTS.items()
+    }
