@@ -86,13 +86,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def short_tmp() -> Iterator[Path]:
-    """A directory in /tmp, of which a sandbox has nothing."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="nsbox-servers-") as directory:
-        yield Path(directory)
-
-
 @pytest.fixture(autouse=True)
 def servers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(servers=SERVERS)
