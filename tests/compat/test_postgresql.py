@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pytest_postgresql")
+
 
 @pytest.fixture
 def pg_ctl(pytester: pytest.Pytester) -> str:

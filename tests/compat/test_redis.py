@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pytest_redis")
+
 
 def test_redis_answers_at_all_of_its_addresses(
     pytester: pytest.Pytester, run_pytest: Callable[..., pytest.RunResult], short_tmp: Path

@@ -143,6 +143,8 @@ def test_a_server_in_a_thread_answers_wherever_its_socket_is(
             (TMP / "closed/data").write_text("2")
             with pytest.raises(OSError, match="Read-only"):
                 os.chmod(server["tmp"], 0)
+            with pytest.raises(OSError, match="busy"):
+                os.unlink(server["tmp"])
 
         @pytest.mark.sandbox(network="loopback")
         def test_a_network_of_its_own_has_the_paths(server):
