@@ -12,10 +12,11 @@ hand down, the memory layout and the environment.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from pytest_nsbox.kernel import netunix
@@ -41,19 +42,20 @@ class Sockets:
         ``anew``: somebody may.  For the table of a busy host takes a millisecond to read.
         """
         if anew or threading.active_count() > self._threads or _has_children():
-            table = netunix.read()
+            try:
+                table = netunix.read()
+            except OSError:  # there are containers that hide what they can of /proc
+                return self._found
             if table != self._table:
                 self._table = table
                 self._update(netunix.servers(table))
         return self._found
 
     def _update(self, servers: list[netunix.Server]) -> None:
-        known = self._paths
-        renamed = {inode for inode, paths in known.items() if not all(map(_is_socket, paths))}
-        new = [s for s in servers if s.inode not in known or s.inode in renamed]
-        self._paths = {s.inode: known.get(s.inode, ()) for s in servers} | dict.fromkeys(
-            renamed, ()
-        )
+        # What was renamed or removed is looked for again.
+        known = {inode: p for inode, p in self._paths.items() if all(map(_is_socket, p))}
+        new = [server for server in servers if server.inode not in known]
+        self._paths = {server.inode: known.get(server.inode, ()) for server in servers}
         named = {server.path for server in servers}
         # What has no file here belongs to another mount namespace, a sandbox's for one.
         if any(not s.path.startswith("/") or _files(s.path, named) for s in new):
@@ -140,8 +142,8 @@ class _Process(NamedTuple):
 
 def _family(is_ours: Callable[[Environment], bool]) -> list[int]:
     """This process, its descendants, and the daemons that they were, with their descendants."""
-    processes = {process.pid: process for process in _processes()}
-    me = processes[os.getpid()]
+    me = _process("self")
+    processes = {process.pid: process for process in _processes()} | {me.pid: me}
     ancestors = set()
     above = me.parent
     while above and above not in ancestors:
@@ -151,7 +153,7 @@ def _family(is_ours: Callable[[Environment], bool]) -> list[int]:
     for process in processes.values():
         # Whose parent is not there has lost it just now.
         is_orphan = process.parent in ancestors or process.parent not in processes
-        is_later = process.started >= me.started and process is not me
+        is_later = process.started >= me.started and process.pid != me.pid
         if is_orphan and is_later and _is_daemon(process, me, is_ours):
             found.append(process.pid)
     children: dict[int, list[int]] = {}
@@ -173,15 +175,18 @@ def _is_daemon(process: _Process, me: _Process, is_ours: Callable[[Environment],
     return is_ours(dict(entry.split("=", 1) for entry in entries if "=" in entry))
 
 
-def _processes() -> Iterable[_Process]:
+def _processes() -> Iterator[_Process]:
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:  # gone meanwhile
-                continue
-            yield _Process(int(name), int(fields[1]), int(fields[19]), int(fields[25]))
+            with contextlib.suppress(OSError):  # gone meanwhile
+                yield _process(name)
+
+
+def _process(name: str) -> _Process:
+    with open(f"/proc/{name}/stat", "rb") as file:
+        pid, _, rest = file.read().partition(b" ")
+    fields = rest.rpartition(b")")[2].split()
+    return _Process(int(pid), int(fields[1]), int(fields[19]), int(fields[25]))
 
 
 def _is_socket(path: str) -> bool:
