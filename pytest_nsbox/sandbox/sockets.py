@@ -33,7 +33,7 @@ class Sockets:
         self.is_ours = is_ours  # by the environment that a daemon was executed with
         self._threads = threading.active_count()
         self._table = b""
-        self._paths: dict[int, tuple[str, ...]] = {}  # by socket inode; none where it is not ours
+        self._paths: dict[int, str | None] = {}  # by socket inode; None where it is not ours
         self._found: tuple[Socket, ...] = ()
 
     def look(self, *, anew: bool) -> tuple[Socket, ...]:
@@ -53,16 +53,13 @@ class Sockets:
 
     def _update(self, servers: list[netunix.Server]) -> None:
         # What was renamed or removed is looked for again.
-        known = {inode: p for inode, p in self._paths.items() if all(map(_is_socket, p))}
+        known = {n: path for n, path in self._paths.items() if path is None or _is_socket(path)}
         new = [server for server in servers if server.inode not in known]
-        self._paths = {server.inode: known.get(server.inode, ()) for server in servers}
-        named = {server.path for server in servers}
+        self._paths = {server.inode: known.get(server.inode) for server in servers}
         # What has no file here belongs to another mount namespace, a sandbox's for one.
-        if any(not s.path.startswith("/") or _files(s.path, named) for s in new):
-            self._paths |= _locate(new, named, self.is_ours)
-        self._found = tuple(
-            sorted((path, inode) for inode, paths in self._paths.items() for path in paths)
-        )
+        if any(not s.path.startswith("/") or _beside(s.path) for s in new):
+            self._paths |= _locate(new, self.is_ours)
+        self._found = tuple(sorted((path, n) for n, path in self._paths.items() if path))
 
 
 def _has_children() -> bool:
@@ -74,11 +71,11 @@ def _has_children() -> bool:
 
 
 def _locate(
-    servers: list[netunix.Server], named: set[str], is_ours: Callable[[Environment], bool]
-) -> dict[int, tuple[str, ...]]:
+    servers: list[netunix.Server], is_ours: Callable[[Environment], bool]
+) -> dict[int, str]:
     """The files of those sockets that a process of ours has open, by the socket's inode."""
     sought = {server.inode: server.path for server in servers}
-    found: dict[int, tuple[str, ...]] = {}
+    found: dict[int, str] = {}
     own = os.stat("/proc/self/ns/mnt")
     for pid in _family(is_ours):
         try:
@@ -88,29 +85,33 @@ def _locate(
         except OSError:  # gone, or not ours to look into
             continue
         for inode in inodes & sought.keys():
-            files = _files(os.path.join(f"/proc/{pid}/cwd", sought.pop(inode)), named)
-            found[inode] = tuple(map(os.path.realpath, files))
+            path = _file(os.path.join(f"/proc/{pid}/cwd", sought.pop(inode)), inode)
+            if path is not None:
+                found[inode] = os.path.realpath(path)
     return found
 
 
-def _files(path: str, named: set[str]) -> list[str]:
-    """Where the file is of a socket that was bound to the path; ``named``: the paths of all.
+def _file(path: str, inode: int) -> str | None:
+    """Where the file is of the socket that was bound to the path.
 
-    Some servers (haproxy, supervisord) bind beside and rename, which the kernel's table does not
-    tell: then any socket beside it that has no other name there.
+    Some servers (haproxy, supervisord) bind beside and rename, when all is ready.
     """
     if _is_socket(path):
-        return [path]
+        return path
+    beside = _beside(path)
+    sought = netunix.file_inode(inode) if beside else None
+    return next((p for p in beside if _inode(p) == sought), None)
+
+
+def _beside(path: str) -> list[str]:
+    """The sockets in the directory of the path."""
     try:
         with os.scandir(os.path.dirname(path)) as entries:
-            # The first three are known without a look at the file.
+            # What an entry is not, the directory itself tells, on most filesystems.
             return [
                 entry.path
                 for entry in entries
-                if not entry.is_symlink()
-                and not entry.is_dir()
-                and not entry.is_file()
-                and entry.path not in named
+                if not (entry.is_symlink() or entry.is_dir() or entry.is_file())
                 and _is_socket(entry.path)
             ]
     except OSError:
@@ -187,6 +188,12 @@ def _process(name: str) -> _Process:
         pid, _, rest = file.read().partition(b" ")
     fields = rest.rpartition(b")")[2].split()
     return _Process(int(pid), int(fields[1]), int(fields[19]), int(fields[25]))
+
+
+def _inode(path: str) -> int:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_ino & 0xFFFFFFFF
+    return 0
 
 
 def _is_socket(path: str) -> bool:

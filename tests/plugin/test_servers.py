@@ -350,6 +350,38 @@ def test_a_socket_that_nobody_serves_any_more_is_no_obstacle(
     run_pytest("-W", "error").assert_outcomes(passed=2)
 
 
+def test_a_daemon_of_another_worker_is_a_stranger(
+    pytester: pytest.Pytester, run_pytest: RunPytest, short_tmp: Path
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import os, signal
+        from pathlib import Path
+        import pytest
+        from servers import ask, program, until
+
+        @pytest.fixture(scope="session")
+        def servers(worker_id):
+            paths = {{worker: Path({str(short_tmp)!r}, worker) for worker in ("gw0", "gw1")}}
+            own = paths.pop(worker_id)
+            assert program(own, "daemon").wait() == 0
+            (other,) = paths.values()
+            until(own)
+            until(other)
+            yield own, other
+            os.kill(int(Path(f"{{own}}.pid").read_text()), signal.SIGKILL)
+
+        @pytest.mark.sandbox
+        def test_it(servers):
+            own, other = servers
+            assert ask(str(own)) > 2
+            with pytest.raises(ConnectionRefusedError):
+                ask(str(other))
+        """
+    )
+    run_pytest("-n2", "--dist=each").assert_outcomes(passed=2)
+
+
 @pytest.fixture
 def strangers() -> Iterator[Path]:
     """Servers that are not the run's: one from before it, and one from when a fixture asks for it."""
