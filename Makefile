@@ -19,6 +19,7 @@ demo: $(STAMP) ## run the example project bare, then sandboxed, and show what di
 	$(RUN) example_project/demo.py $(ARGS)
 
 test: $(STAMP) ## run the whole suite
+	scripts/get-servers
 	$(RUN) -m pytest -n auto $(ARGS)
 
 lint: $(STAMP) ## check style, format and types

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from helpers import machine
@@ -75,3 +77,10 @@ def host(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setenv(MARK, mark)
     # What this process was itself started with does not change: it does not count as one of them.
     return Host(mark)
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A directory in /tmp, of which a sandbox has nothing, with room in a socket's address."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="nsbox-") as directory:
+        yield Path(directory)

@@ -12,10 +12,11 @@ hand down, the memory layout and the environment.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from pytest_nsbox.kernel import netunix
@@ -32,7 +33,7 @@ class Sockets:
         self.is_ours = is_ours  # by the environment that a daemon was executed with
         self._threads = threading.active_count()
         self._table = b""
-        self._paths: dict[int, tuple[str, ...]] = {}  # by socket inode; none where it is not ours
+        self._paths: dict[int, str | None] = {}  # by socket inode; None where it is not ours
         self._found: tuple[Socket, ...] = ()
 
     def look(self, *, anew: bool) -> tuple[Socket, ...]:
@@ -41,26 +42,24 @@ class Sockets:
         ``anew``: somebody may.  For the table of a busy host takes a millisecond to read.
         """
         if anew or threading.active_count() > self._threads or _has_children():
-            table = netunix.read()
+            try:
+                table = netunix.read()
+            except OSError:  # there are containers that hide what they can of /proc
+                return self._found
             if table != self._table:
                 self._table = table
                 self._update(netunix.servers(table))
         return self._found
 
     def _update(self, servers: list[netunix.Server]) -> None:
-        known = self._paths
-        renamed = {inode for inode, paths in known.items() if not all(map(_is_socket, paths))}
-        new = [s for s in servers if s.inode not in known or s.inode in renamed]
-        self._paths = {s.inode: known.get(s.inode, ()) for s in servers} | dict.fromkeys(
-            renamed, ()
-        )
-        named = {server.path for server in servers}
+        # What was renamed or removed is looked for again.
+        known = {n: path for n, path in self._paths.items() if path is None or _is_socket(path)}
+        new = [server for server in servers if server.inode not in known]
+        self._paths = {server.inode: known.get(server.inode) for server in servers}
         # What has no file here belongs to another mount namespace, a sandbox's for one.
-        if any(not s.path.startswith("/") or _files(s.path, named) for s in new):
-            self._paths |= _locate(new, named, self.is_ours)
-        self._found = tuple(
-            sorted((path, inode) for inode, paths in self._paths.items() for path in paths)
-        )
+        if any(not s.path.startswith("/") or _beside(s.path) for s in new):
+            self._paths |= _locate(new, self.is_ours)
+        self._found = tuple(sorted((path, n) for n, path in self._paths.items() if path))
 
 
 def _has_children() -> bool:
@@ -72,11 +71,11 @@ def _has_children() -> bool:
 
 
 def _locate(
-    servers: list[netunix.Server], named: set[str], is_ours: Callable[[Environment], bool]
-) -> dict[int, tuple[str, ...]]:
+    servers: list[netunix.Server], is_ours: Callable[[Environment], bool]
+) -> dict[int, str]:
     """The files of those sockets that a process of ours has open, by the socket's inode."""
     sought = {server.inode: server.path for server in servers}
-    found: dict[int, tuple[str, ...]] = {}
+    found: dict[int, str] = {}
     own = os.stat("/proc/self/ns/mnt")
     for pid in _family(is_ours):
         try:
@@ -86,29 +85,33 @@ def _locate(
         except OSError:  # gone, or not ours to look into
             continue
         for inode in inodes & sought.keys():
-            files = _files(os.path.join(f"/proc/{pid}/cwd", sought.pop(inode)), named)
-            found[inode] = tuple(map(os.path.realpath, files))
+            path = _file(os.path.join(f"/proc/{pid}/cwd", sought.pop(inode)), inode)
+            if path is not None:
+                found[inode] = os.path.realpath(path)
     return found
 
 
-def _files(path: str, named: set[str]) -> list[str]:
-    """Where the file is of a socket that was bound to the path; ``named``: the paths of all.
+def _file(path: str, inode: int) -> str | None:
+    """Where the file is of the socket that was bound to the path.
 
-    Some servers (haproxy, supervisord) bind beside and rename, which the kernel's table does not
-    tell: then any socket beside it that has no other name there.
+    Some servers (haproxy, supervisord) bind beside and rename, when all is ready.
     """
     if _is_socket(path):
-        return [path]
+        return path
+    beside = _beside(path)
+    sought = netunix.file_inode(inode) if beside else None
+    return next((p for p in beside if _inode(p) == sought), None)
+
+
+def _beside(path: str) -> list[str]:
+    """The sockets in the directory of the path."""
     try:
         with os.scandir(os.path.dirname(path)) as entries:
-            # The first three are known without a look at the file.
+            # What an entry is not, the directory itself tells, on most filesystems.
             return [
                 entry.path
                 for entry in entries
-                if not entry.is_symlink()
-                and not entry.is_dir()
-                and not entry.is_file()
-                and entry.path not in named
+                if not (entry.is_symlink() or entry.is_dir() or entry.is_file())
                 and _is_socket(entry.path)
             ]
     except OSError:
@@ -140,8 +143,8 @@ class _Process(NamedTuple):
 
 def _family(is_ours: Callable[[Environment], bool]) -> list[int]:
     """This process, its descendants, and the daemons that they were, with their descendants."""
-    processes = {process.pid: process for process in _processes()}
-    me = processes[os.getpid()]
+    me = _process("self")
+    processes = {process.pid: process for process in _processes()} | {me.pid: me}
     ancestors = set()
     above = me.parent
     while above and above not in ancestors:
@@ -151,7 +154,7 @@ def _family(is_ours: Callable[[Environment], bool]) -> list[int]:
     for process in processes.values():
         # Whose parent is not there has lost it just now.
         is_orphan = process.parent in ancestors or process.parent not in processes
-        is_later = process.started >= me.started and process is not me
+        is_later = process.started >= me.started and process.pid != me.pid
         if is_orphan and is_later and _is_daemon(process, me, is_ours):
             found.append(process.pid)
     children: dict[int, list[int]] = {}
@@ -173,15 +176,24 @@ def _is_daemon(process: _Process, me: _Process, is_ours: Callable[[Environment],
     return is_ours(dict(entry.split("=", 1) for entry in entries if "=" in entry))
 
 
-def _processes() -> Iterable[_Process]:
+def _processes() -> Iterator[_Process]:
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:  # gone meanwhile
-                continue
-            yield _Process(int(name), int(fields[1]), int(fields[19]), int(fields[25]))
+            with contextlib.suppress(OSError):  # gone meanwhile
+                yield _process(name)
+
+
+def _process(name: str) -> _Process:
+    with open(f"/proc/{name}/stat", "rb") as file:
+        pid, _, rest = file.read().partition(b" ")
+    fields = rest.rpartition(b")")[2].split()
+    return _Process(int(pid), int(fields[1]), int(fields[19]), int(fields[25]))
+
+
+def _inode(path: str) -> int:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_ino & 0xFFFFFFFF
+    return 0
 
 
 def _is_socket(path: str) -> bool:

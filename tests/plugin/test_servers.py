@@ -86,13 +86,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def short_tmp() -> Iterator[Path]:
-    """A directory in /tmp, of which a sandbox has nothing."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="nsbox-servers-") as directory:
-        yield Path(directory)
-
-
 @pytest.fixture(autouse=True)
 def servers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(servers=SERVERS)
@@ -150,6 +143,8 @@ def test_a_server_in_a_thread_answers_wherever_its_socket_is(
             (TMP / "closed/data").write_text("2")
             with pytest.raises(OSError, match="Read-only"):
                 os.chmod(server["tmp"], 0)
+            with pytest.raises(OSError, match="busy"):
+                os.unlink(server["tmp"])
 
         @pytest.mark.sandbox(network="loopback")
         def test_a_network_of_its_own_has_the_paths(server):
@@ -353,6 +348,38 @@ def test_a_socket_that_nobody_serves_any_more_is_no_obstacle(
         """
     )
     run_pytest("-W", "error").assert_outcomes(passed=2)
+
+
+def test_a_daemon_of_another_worker_is_a_stranger(
+    pytester: pytest.Pytester, run_pytest: RunPytest, short_tmp: Path
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import os, signal
+        from pathlib import Path
+        import pytest
+        from servers import ask, program, until
+
+        @pytest.fixture(scope="session")
+        def servers(worker_id):
+            paths = {{worker: Path({str(short_tmp)!r}, worker) for worker in ("gw0", "gw1")}}
+            own = paths.pop(worker_id)
+            assert program(own, "daemon").wait() == 0
+            (other,) = paths.values()
+            until(own)
+            until(other)
+            yield own, other
+            os.kill(int(Path(f"{{own}}.pid").read_text()), signal.SIGKILL)
+
+        @pytest.mark.sandbox
+        def test_it(servers):
+            own, other = servers
+            assert ask(str(own)) > 2
+            with pytest.raises(ConnectionRefusedError):
+                ask(str(other))
+        """
+    )
+    run_pytest("-n2", "--dist=each").assert_outcomes(passed=2)
 
 
 @pytest.fixture

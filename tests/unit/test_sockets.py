@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,12 +37,25 @@ def test_servers_are_what_listens_at_a_path_and_what_takes_datagrams() -> None:
     ]
 
 
+def test_the_file_of_a_socket_is_known_whatever_it_is_called_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # for an address has 108 bytes
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as another:
+        server.bind("one")
+        another.bind("another")
+        os.rename("one", "two")
+        inode = os.stat("two").st_ino & 0xFFFFFFFF
+        assert netunix.file_inode(os.fstat(server.fileno()).st_ino) == inode
+    assert netunix.file_inode(0xFFFFFFF0) is None
+
+
 def test_a_table_that_has_not_changed_is_not_searched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     searched: list[object] = []
 
-    def locate(*args: object) -> dict[int, tuple[str, ...]]:
+    def locate(*args: object) -> dict[int, str]:
         searched.append(args)
         return {}
 
