@@ -94,7 +94,6 @@ def on_a_terminal(command: list[str], directory: Path) -> str:
     if pid == 0:
         try:
             os.chdir(directory)
-            os.environ.pop("PYTEST_ADDOPTS", None)
             os.execvp(command[0], command)
         finally:
             os._exit(127)
