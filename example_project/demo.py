@@ -217,7 +217,7 @@ class Commands:
 
     def pytest(self, mode: str, files: list[str]) -> subprocess.Popen[str]:
         report = ("-q", "-rfE", "--tb=short", "--color=no")
-        plugins = ("-p", "no:cacheprovider", "-p", "no:randomly")
+        plugins = ("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:sugar")
         return self.start(
             sys.executable, "-m", "pytest", f"--nsbox={mode}", *report, *plugins, *files
         )

@@ -39,7 +39,27 @@ def pytest_nsbox_repeats(item: pytest.Item) -> bool | None:
 
 @pytest.hookspec
 def pytest_nsbox_setup(item: pytest.Item) -> None:
-    """Called in pytest's own process before the item's broad-scoped fixtures are set up there."""
+    """Called in pytest's own process before the item's broad-scoped fixtures are set up there.
+
+    ``pytest_runtest_setup`` is called after that, in the test process: what a plugin does there for
+    fixtures of every scope, it does here for the broad ones.  ``pytest_nsbox_apply`` undoes it.
+    """
+
+
+@pytest.hookspec
+def pytest_nsbox_fixtures(item: pytest.Item) -> Mapping[str, bool] | None:
+    """By name, whether the item shares a broad-scoped fixture with other tests; None: as usual.
+
+    ``True`` for one that the item asks for by ``getfixturevalue``, which nobody can know beforehand:
+    it is set up once, in pytest's own process, instead of in every test process.  ``False`` for one
+    that every test process is to set up for itself, such as a server in a thread that is to see what
+    the test has in memory.
+    """
+
+
+@pytest.hookspec
+def pytest_nsbox_fork(item: pytest.Item) -> None:
+    """Called in pytest's own process before it forks the test process, and waits for that."""
 
 
 @pytest.hookspec

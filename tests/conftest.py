@@ -28,6 +28,9 @@ _CAP_SYS_ADMIN = 21
 # Root without its capabilities: what is left lets uid 0 map itself (CAP_SETFCAP, Linux 5.12).
 _DROP = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"]
 _SECONDS = 90.0
+# The plugins that every pytest of a test's own has. Not whatever else is installed: some change the
+# order of the tests or what the terminal shows, and all take their time to be imported.
+_PLUGINS = ("nsbox", "xdist", "timeout")
 
 
 def _may_administer() -> bool:
@@ -50,15 +53,33 @@ def privilege(request: pytest.FixtureRequest) -> list[str]:
     return _DROP
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_plugins() -> Iterator[None]:
+    """Every pytest that a test runs has our plugin, and few others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        patch.setenv("PYTEST_ADDOPTS", options_for(_PLUGINS))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_the_module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that the test module names in PLUGINS."""
+    names = getattr(request.module, "PLUGINS", ()) if request.module else ()
+    if names:
+        monkeypatch.setenv("PYTEST_ADDOPTS", options_for((*_PLUGINS, *names)))
+
+
+def options_for(plugins: Sequence[str]) -> str:
+    return " ".join(f"-p {name}" for name in plugins)
+
+
 @pytest.fixture
-def run_pytest(
-    pytester: pytest.Pytester, privilege: list[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., pytest.RunResult]:
-    """Run pytest in pytester's directory, with the privilege; the plugin is there by itself.
+def run_pytest(pytester: pytest.Pytester, privilege: list[str]) -> Callable[..., pytest.RunResult]:
+    """Run pytest in pytester's directory, with the privilege.
 
     ``on``: what is different on the machine where it is to run, see helpers/machine.py.
     """
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
     def run(*args: str, on: Sequence[str] = ()) -> pytest.RunResult:
         if on:

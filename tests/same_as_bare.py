@@ -32,7 +32,7 @@ _DURATIONS = re.compile(r"(?:^0\.00s (?:setup|call|teardown) .*\n)+", re.MULTILI
 
 @pytest.fixture
 def same_as_bare(
-    pytester: pytest.Pytester, privilege: list[str], monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, privilege: list[str]
 ) -> Callable[..., pytest.RunResult]:
     """Run pytest on pytester's files, bare and in sandboxes: whatever can be seen must be equal.
 
@@ -40,7 +40,6 @@ def same_as_bare(
     Each of both has a directory of its own, where a second call goes on. What is returned is the
     result in sandboxes, to see that the test tests something.
     """
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     places = {mode: pytester.path / name for mode, name in _MODES.items()}
 
     def run(*args: str) -> pytest.RunResult:

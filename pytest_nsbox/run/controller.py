@@ -126,6 +126,7 @@ class Controller:
         return self._refusal
 
     def run_in_sandbox(self, run: ItemRun) -> None:
+        run.item.ihook.pytest_nsbox_fork(item=run.item)
         try:
             kind = self.kind(run.options)._replace(sockets=self.look_for_sockets(run.item.session))
             sandbox, running = self.start_run(run, kind)

@@ -121,9 +121,14 @@ def is_started_by(session: pytest.Session, environment: Mapping[str, str]) -> bo
 
 def broad_fixtures(item: pytest.Item) -> list[str]:
     """The names of the fixtures that outlive the item, broadest first (as the closure is sorted)."""
-    return [
+    shared: dict[str, bool] = {}
+    for answer in reversed(item.ihook.pytest_nsbox_fixtures(item=item)):  # the closest counts
+        shared.update(answer)
+    known = [
         name for name in getattr(item, "fixturenames", ()) if _scope_of(item, name) > Scope.Function
     ]
+    others = [name for name, is_shared in shared.items() if is_shared and name not in known]
+    return [name for name in known if shared.get(name, True)] + others
 
 
 def _scope_of(item: Any, name: str) -> Scope:

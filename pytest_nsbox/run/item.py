@@ -93,10 +93,6 @@ class ItemRun:
         self.log(self.make_report(self.broad), self.broad)
         return False
 
-    def set_up_collectors_and_fixtures(self) -> None:
-        self.item.ihook.pytest_nsbox_setup(item=self.item)
-        fixtures.set_up_broad(self.item)
-
     def tear_down_broad(self) -> None:
         """Tear down what the next item does not share, and give the one report of the teardown."""
         item = self.item
@@ -189,7 +185,8 @@ class ItemRun:
             deadline = running.started + self.options.timeout
 
         def relay() -> None:
-            for message in running.messages(deadline):
+            messages = running.messages(deadline)
+            while (message := self.wait_for(messages)) is not None:
                 self.receive(message, running, sandbox)
 
         try:
@@ -223,6 +220,21 @@ class ItemRun:
             call = self.failed(verdict.describe(status, usage))
         if call.excinfo is not None:
             self.report_death(call, sandbox, stacks)
+
+    def wait_for(self, messages: Iterator[wire.Message]) -> wire.Message | None:
+        """The next message.
+
+        What a broad-scoped fixture's thread puts out meanwhile belongs to the test, as it does bare:
+        the capture file is shared with the test process.
+        """
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        if capture is None:
+            return next(messages, None)
+        capture.resume_global_capture()
+        try:
+            return next(messages, None)
+        finally:
+            capture.suspend_global_capture(in_=False)
 
     def receive(self, message: wire.Message, running: Running, sandbox: Sandbox) -> None:
         """Act on one message of the test process."""

@@ -40,7 +40,6 @@ def run_group(
     monkeypatch.setenv("NSBOX_CHAOS_GROUP", group)
     monkeypatch.setenv("NSBOX_CHAOS_RECORD", str(record))
     monkeypatch.setenv("PYTHONPATH", str(_HERE))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makepyfile(test_inner="from suite import *")
     command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     with open(pytester.path / "output", "wb") as output:

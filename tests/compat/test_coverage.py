@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("coverage")
 pytest.importorskip("pytest_cov")
 
+PLUGINS = ("pytest_cov",)
+
 APP = """
     def sign(x):
         if x < 0:

@@ -87,7 +87,6 @@ def test_the_tutorial_shows_what_one_gets(
     privilege: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.need()
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("PATH", f"{sys.prefix}/bin:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", "src")
     monkeypatch.setenv("COLUMNS", "80")

@@ -24,12 +24,18 @@ def _imported(module: str) -> Callable[[Config], bool]:
 
 
 _ADAPTERS: dict[str, Callable[[Config], bool]] = {
+    "benchmark": _has("benchmark"),
     "cacheprovider": _has("cacheprovider"),
     "coverage": _imported("coverage"),
+    "django": _has("django"),
     "flaky": _has("flaky"),
     "hypothesis": _has("hypothesispytest"),
     "pyfakefs": _imported("pyfakefs.fake_filesystem_unittest"),
+    "randomly": _has("randomly"),
     "rerunfailures": _has("rerunfailures"),
+    "socket": _has("socket"),
+    "syrupy": _has("syrupy"),
+    "timeout": _has("timeout"),
 }
 
 

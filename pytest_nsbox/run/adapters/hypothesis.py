@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from hypothesis.configuration import storage_directory
 
 
 class Adapter:
@@ -15,4 +14,5 @@ class Adapter:
 
     @pytest.hookimpl
     def pytest_nsbox_keep(self) -> list[str]:
-        return [os.path.join(os.getcwd(), ".hypothesis")]
+        found = storage_directory(intent_to_write=False)
+        return [str(getattr(found, "path", found))]  # a Path itself in older releases

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 
 import pytest
+from pyfakefs.fake_filesystem_unittest import Patcher
 
 
 class Adapter:
-    """Has it leave our modules their ``os``."""
+    """Has it leave our modules their ``os``, and broad-scoped fixtures their fake file system."""
 
     def __init__(self, config: pytest.Config) -> None:
-        from pyfakefs.fake_filesystem_unittest import Patcher
-
         ours = {name for name in sys.modules if name.partition(".")[0] == "pytest_nsbox"}
         Patcher.SKIPNAMES.update(ours)
+
+    @pytest.hookimpl
+    def pytest_nsbox_setup(self) -> None:
+        if Patcher.PATCHER is not None:  # paused after every test's teardown
+            Patcher.PATCHER.resume()
