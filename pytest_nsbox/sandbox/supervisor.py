@@ -286,7 +286,7 @@ def make_box(number: int, plan: rootfs.Plan) -> steps.Box:
     """The directories of a sandbox: a tmpfs for its layers, and one for its /tmp."""
     box = steps.Box(f"{steps.BOXES}/{number}")
     os.mkdir(box.path)
-    mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,{steps.TMPFS_SIZE}")
     for name in ("upper", "work", "root", "tmp"):
         os.mkdir(f"{box.path}/{name}")
     mount("tmpfs", box.tmp, "tmpfs", MS_NOSUID | MS_NODEV, plan.tmp_options)
