@@ -44,7 +44,7 @@ class Bind:
 class SandboxOptions:
     """What one test's sandbox is to be. Hashable; a field for each of KEYS."""
 
-    tmp_size: int | None = None  # bytes; None: the kernel's default, half of the memory
+    tmp_size: int | None = None  # bytes; None: a quarter of the memory
     network: Network = "host"
     timeout: float | None = None  # seconds; None: for ever
     # A read-only view cannot be hashed (before 3.12). Equal options have equal hashes without it.

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pytest
 
@@ -22,8 +22,10 @@ from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.item import ItemRun, basetemp_of, runs_bare, uses_basetemp
 from pytest_nsbox.run.running import Running
-from pytest_nsbox.sandbox.client import Client, Kind, Refused, Sandbox, SandboxError
+from pytest_nsbox.sandbox.client import Client, Kind, Refused, Sandbox, SandboxError, Unanswered
 from pytest_nsbox.sandbox.sockets import Socket, Sockets
+
+T = TypeVar("T")
 
 
 class Controller:
@@ -56,7 +58,8 @@ class Controller:
         """Let the supervisor start, while pytest does something else."""
         self.config.pluginmanager.register(child.Relay(), "nsbox-relay")
         adapters.register(self.config)
-        self.client.start()
+        with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
+            self.client.start()
 
     def settle(self) -> None:
         """Wait for what is still being copied out."""
@@ -118,11 +121,16 @@ class Controller:
                 "process that asked for them; leave its option out (--forked and the like)"
             )
         if self._refusal is None:
+            kind = self.kind(SandboxOptions())
             try:
-                self.client.acquire(self.kind(SandboxOptions())).close()
+                self.retried(lambda: self.client.acquire(kind).close())
                 self._refusal = ""
             except SandboxError as error:
-                self._refusal = explain(error)
+                reason = explain(error)
+                lasts = isinstance(error, Refused) and not error.is_of_a_moment()
+                if lasts or isinstance(error, Unanswered):
+                    self._refusal = reason
+                return reason
         return self._refusal
 
     def run_in_sandbox(self, run: ItemRun) -> None:
@@ -131,12 +139,19 @@ class Controller:
             kind = self.kind(run.options)._replace(sockets=self.look_for_sockets(run.item.session))
             sandbox, running = self.start_run(run, kind)
         except SandboxError as error:
-            run.refuse(explain(error), skip=False)
+            refusal = explain(error)
+        except OSError as error:
+            refusal = f"cannot start the test process: {error}"
+        else:
+            refusal = ""
+        if refusal:
+            run.refuse(refusal, skip=False)
             return
         basetemp = basetemp_of(self.config)
         try:
             if self.remaining > 0:
-                self.client.prefetch(kind, ahead=min(self.remaining, 2))
+                with contextlib.suppress(SandboxError):  # whoever acquires one will be told
+                    self.client.prefetch(kind, ahead=min(self.remaining, 2))
             run.finish(running, sandbox)
         finally:
             keep = self.kept(run.options)
@@ -144,8 +159,10 @@ class Controller:
             carry += [(path, True) for path in keep]
             # The next tmp_path is numbered after this one.
             wait = uses_basetemp(run.item) or bool(run.options.keep)
-            with contextlib.suppress(SandboxError):
+            try:
                 self.not_copied += sandbox.close(carry, wait=wait)
+            except SandboxError as error:
+                self.not_copied.append(f"what {run.item.nodeid} has written: {error}")
 
     def look_for_sockets(self, session: pytest.Session) -> tuple[Socket, ...]:
         """The unix sockets on which something listens that broad-scoped fixtures started."""
@@ -153,22 +170,32 @@ class Controller:
         return self._sockets.look(anew=self._generation != before)
 
     def start_run(self, run: ItemRun, kind: Kind) -> tuple[Sandbox, Running]:
-        """A test process in a sandbox. Raises SandboxError.
+        """A test process in a sandbox. Raises SandboxError, and nothing of the test has run then."""
 
-        What was made ahead may have died with its supervisor (an out-of-memory killer, an operator):
-        nothing of the test has run then, and a new supervisor gets one more try.
-        """
-        for last in (False, True):
+        def attempt() -> tuple[Sandbox, Running]:
+            sandbox = self.client.acquire(kind, ahead=min(self.remaining, 2))
             try:
-                sandbox = self.client.acquire(kind, ahead=min(self.remaining, 2))
                 return sandbox, run.start(sandbox)
-            except Refused:
+            except BaseException:
+                with contextlib.suppress(SandboxError):
+                    sandbox.close()
                 raise
-            except SandboxError:
-                self.client.stop()
-                if last:
-                    raise
-        raise AssertionError("unreachable")
+
+        return self.retried(attempt)
+
+    def retried(self, attempt: Callable[[], T]) -> T:
+        """The attempt's result, of a second one where the first has failed, with a new supervisor.
+
+        A supervisor may die, with all that it has made ahead (an out-of-memory killer, an operator).
+        """
+        try:
+            return attempt()
+        except SandboxError as error:
+            if isinstance(error, Refused) and not error.is_of_a_moment():
+                raise
+            self.client.stop()
+        # Not above: what is raised in the test process would have our error for its context.
+        return attempt()
 
     def prepare_basetemp(self, item: pytest.Item) -> None:
         """Have basetemp made by us, for a test process would number a private one."""

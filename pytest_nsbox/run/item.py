@@ -137,44 +137,50 @@ class ItemRun:
     # ------------------------------------------------------------------ the test process
 
     def start(self, sandbox: Sandbox) -> Running:
-        """Fork the test process."""
+        """Fork the test process.
+
+        Raises SandboxError if it has not come about, OSError if it had to be killed.
+        """
         screen.flush(self.config)
         if self.config.pluginmanager.hasplugin("faulthandler"):
             # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
             # for it for ever, and pytest does so on every failure. The child starts its own.
             faulthandler.cancel_dump_traceback_later()
-        # Pipes and not a socket pair: a test may list its process' connections.
-        reports, send_reports = os.pipe()
-        read_answers, answers = os.pipe()
-        stacks = os.memfd_create("nsbox-stacks")
-        last_words = wire.LastWords()
         state, cwd = random.getstate(), os.getcwd()
         started = time.monotonic()
-        pid = -1
-        try:
-            pid = sandbox.fork()
-            if pid == 0:
-                os.close(reports)
-                os.close(answers)
-                home = child.Home(wire.Writer(send_reports), read_answers, last_words)
-                child.run(
-                    self.item, self.nextitem, self.options, home, stacks, state,
-                    log=self.is_logged, enter=sandbox.enter, cwd=cwd,
-                )  # fmt: skip
-        except OSError as error:
-            # ENOMEM: its init has died, and so its PID namespace takes no more processes.
-            raise SandboxError(f"cannot fork into the sandbox: {error}") from error
-        finally:
-            if pid == 0:
-                os._exit(1)
-            os.close(send_reports)
-            os.close(read_answers)
-            if pid > 0:
-                fixtures.hand_over_late_exceptions(self.config)
-            else:
-                for fd in (reports, answers, stacks):
-                    os.close(fd)
-        return Running(pid, reports, answers, stacks, last_words, started)
+        with contextlib.ExitStack() as ours:
+            pid = -1
+            try:
+                with contextlib.ExitStack() as theirs:
+                    # Pipes and not a socket pair: a test may list its process' connections.
+                    reports, send_reports = os.pipe()
+                    ours.callback(os.close, reports)
+                    theirs.callback(os.close, send_reports)
+                    read_answers, answers = os.pipe()
+                    ours.callback(os.close, answers)
+                    theirs.callback(os.close, read_answers)
+                    stacks = os.memfd_create("nsbox-stacks")
+                    ours.callback(os.close, stacks)
+                    last_words = wire.LastWords()
+                    pid = sandbox.fork()
+                    if pid == 0:
+                        os.close(reports)
+                        os.close(answers)
+                        home = child.Home(wire.Writer(send_reports), read_answers, last_words)
+                        child.run(
+                            self.item, self.nextitem, self.options, home, stacks, state,
+                            log=self.is_logged, enter=sandbox.enter, cwd=cwd,
+                        )  # fmt: skip
+            except OSError as error:
+                # ENOMEM: its init has died, and so its PID namespace takes no more processes.
+                raise SandboxError(f"cannot fork into the sandbox: {error}") from error
+            finally:
+                if pid == 0:
+                    os._exit(1)
+            fixtures.hand_over_late_exceptions(self.config)
+            running = Running(pid, reports, answers, stacks, last_words, started)
+            ours.pop_all()
+        return running
 
     def finish(self, running: Running, sandbox: Sandbox) -> None:
         """Relay what the test process sends until it has ended, however it ends."""
@@ -314,10 +320,12 @@ class ItemRun:
         report = self.make_report(call)
         if stacks:
             report.sections.append(("Python stacks", stacks))
-        with contextlib.suppress(SandboxError, OSError):
+        try:
             found = child.describe_leftovers(self.changes(sandbox), sandbox.processes())
-            if found:
-                report.sections.append(("sandbox", found))
+        except (SandboxError, OSError) as error:
+            found = str(error)  # it may be why
+        if found:
+            report.sections.append(("sandbox", found))
         if call.when == "teardown":
             self.teardown = report
         else:

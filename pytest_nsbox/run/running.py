@@ -31,7 +31,12 @@ class Running:
         started: float,
     ) -> None:
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         self.reports = reports  # to read from
         self.answers = answers  # to write to
         self.stacks_fd = stacks_fd

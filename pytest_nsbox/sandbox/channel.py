@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
@@ -43,19 +44,24 @@ def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
 def receive(sock: socket.socket) -> tuple[Message, list[int]]:
     """The next message and its fds (close-on-exec).
 
-    Raises EOFError when the other side has gone, TimeoutError as the socket's timeout says.
+    Raises EOFError when the other side has gone, TimeoutError as the socket's timeout says, OSError
+    where there is no room for the fds.
     """
     fds: array.array[int] = array.array("i")
     try:
         # MSG_CMSG_CLOEXEC: the fds must not leak into what another thread executes meanwhile.
-        data, ancillary, _, _ = sock.recvmsg(
+        data, ancillary, flags, _ = sock.recvmsg(
             _INLINE + 1, socket.CMSG_SPACE(_MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionResetError:
-        data, ancillary = b"", []
+        data, ancillary, flags = b"", [], 0
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if not data:
         raise EOFError("the other side of the channel has gone")
     body = data[1:]

@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from errno import EAGAIN, ECHILD, EMFILE, ENFILE, ENOMEM
 from typing import NamedTuple
 
 from pytest_nsbox.kernel.syscalls import (
@@ -64,7 +65,7 @@ class Kind(NamedTuple):
 class Client:
     """The one supervisor of this process, started when it is first needed.
 
-    A forked child must not use it, and cannot once it has called ``stop``.
+    A forked child must not use it, and cannot once it has called ``forget``.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,8 @@ class Client:
         self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self._socket: socket.socket | None = None
         self._complaints: int | None = None  # a memfd: the supervisor's standard error
+        self._supervisor: int | None = None  # pidfd
+        self._stuck: int | None = None  # pidfd of one before it, which did not answer
         self._is_ready = False
         self._asked_for: Kind | None = None
         self._prefetched: tuple[Kind, Sandbox] | None = None
@@ -84,13 +87,23 @@ class Client:
         self.notes: dict[str, None] = {}  # what sandboxes leave out, in the order heard of
 
     def start(self) -> None:
-        """Start the supervisor, without waiting for it to be ready."""
+        """Start the supervisor, without waiting for it to be ready. Raises SandboxError."""
         if self._socket is not None:
             return
-        ours, theirs = channel.pair()
+        self._kill_stuck()
+        try:
+            self._start()
+        except OSError as error:
+            self.forget()
+            raise SandboxError(f"cannot start the supervisor of the sandboxes: {error}") from error
+
+    def _start(self) -> None:
+        self._socket, theirs = channel.pair()
+        self._socket.settimeout(_ANSWER_SECONDS)
+        self._is_ready = False
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        self._complaints = os.memfd_create("nsbox-supervisor-stderr")
         with theirs:
+            self._complaints = os.memfd_create("nsbox-supervisor-stderr")
             subprocess.run(
                 [sys.executable, "-I", "-S", "-c", _MAIN.format(package=package)],
                 stdin=theirs.fileno(),
@@ -100,9 +113,7 @@ class Client:
                 start_new_session=True,  # out of the terminal's reach: ^C is for pytest
                 check=False,  # what runs on is a fork of this process: see supervisor.main
             )
-        ours.settimeout(_ANSWER_SECONDS)
-        self._socket = ours
-        self._is_ready = False
+        self._supervisor = os.pidfd_open(self._answer()[0]["started"])
         self.can_be_typed_on = terminal.can_be_typed_on()
         if self.privileged:
             self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -177,18 +188,27 @@ class Client:
         return list(self._answer()[0]["failures"])
 
     def stop(self) -> None:
-        """Let the supervisor go, which ends it and every sandbox; harmless when there is none.
+        """Let the supervisor go, which ends it and every sandbox; harmless when there is none."""
+        self.forget()
+        self._kill_stuck()
 
-        In a forked child that closes copies only: the supervisor stays its parent's.
-        """
+    def _kill_stuck(self) -> None:
+        if self._stuck is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._stuck, signal.SIGKILL)
+            os.close(self._stuck)
+            self._stuck = None
+
+    def forget(self) -> None:
+        """Close all that is open; in a forked child that is copies, the supervisor its parent's."""
         self._drop_prefetched()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        for fd in (self._complaints, self.own_pid_namespace):
+        for fd in (self._complaints, self.own_pid_namespace, self._supervisor):
             if fd is not None:
                 os.close(fd)
-        self._complaints = self.own_pid_namespace = None
+        self._complaints = self.own_pid_namespace = self._supervisor = None
 
     def _drop_prefetched(self) -> None:
         self._asked_for = None
@@ -218,9 +238,22 @@ class Client:
         text = ""
         if self._complaints is not None:
             text = os.pread(self._complaints, 10_000, 0).decode(errors="replace").strip()
-        self.stop()
-        why = f"it said:\n{text}" if text else str(error)
-        return SandboxError(f"the supervisor of the sandboxes has died: {why}")
+        if isinstance(error, TimeoutError):
+            # To be killed when its last sandbox is no longer needed: they would die with it.
+            self._stuck, self._supervisor = self._supervisor, None
+            self.forget()
+            return Unanswered(
+                f"the supervisor of the sandboxes has not answered for {_ANSWER_SECONDS:g} s"
+            )
+        self.forget()
+        if text or isinstance(error, (EOFError, BrokenPipeError)):
+            why = f"it said:\n{text}" if text else str(error)
+            return SandboxError(f"the supervisor of the sandboxes has died: {why}")
+        return SandboxError(f"cannot talk to the supervisor of the sandboxes: {error}")
+
+
+class Unanswered(SandboxError):
+    """The supervisor is there, but says nothing."""
 
 
 class Refused(SandboxError):
@@ -229,6 +262,10 @@ class Refused(SandboxError):
     def __init__(self, text: str, errno: int) -> None:
         super().__init__(text)
         self.errno = errno
+
+    def is_of_a_moment(self) -> bool:
+        """Whether it may work next time, when others use less of the machine, or kill less."""
+        return self.errno in (EAGAIN, ECHILD, EMFILE, ENFILE, ENOMEM)
 
 
 class Sandbox:
@@ -270,7 +307,12 @@ class Sandbox:
 
     def _fork_rootless(self) -> int:
         reading, writing = os.pipe()
-        middle = os.fork()
+        try:
+            middle = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
         if middle == 0:
             try:
                 self._join()
@@ -311,7 +353,7 @@ class Sandbox:
         client = self._client
         if client.privileged:
             self._join()
-        client.stop()
+        client.forget()
         self.close_fds()
         descriptors.reopen(self._inherited)
         os.setpgid(0, 0)  # else kill(0, …) would reach pytest's own group, outside

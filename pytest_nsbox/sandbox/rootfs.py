@@ -32,6 +32,7 @@ from pytest_nsbox.kernel.syscalls import (
 from pytest_nsbox.sandbox.steps import (
     HOST,
     TEMPLATES,
+    TMPFS_SIZE,
     Bind,
     Box,
     Directory,
@@ -106,7 +107,7 @@ class Request(NamedTuple):
     """What a kind of sandbox is to have; plain values, for it comes as JSON."""
 
     visible: tuple[str, ...]  # paths that must be there also where /tmp is private
-    tmp_size: int | None = None  # bytes; None: what the kernel thinks right, half of the memory
+    tmp_size: int | None = None  # bytes; None: steps.TMPFS_SIZE
     bind: tuple[tuple[str, str, bool], ...] = ()  # source, target, read-only
     hide: tuple[str, ...] = ()
     own_network: bool = False
@@ -143,8 +144,8 @@ class Planner:
             build.steps.append(Hide(path))
         for source, target, read_only in request.bind:
             build.steps.append(Bind(target, HOST + source, read_only))
-        size = f",size={request.tmp_size}" if request.tmp_size else ""
-        return Plan(tuple(build.steps), tuple(build.notes), "mode=1777" + size)
+        size = f"size={request.tmp_size}" if request.tmp_size else TMPFS_SIZE
+        return Plan(tuple(build.steps), tuple(build.notes), f"mode=1777,{size}")
 
     def reach(self, plan: Plan, sockets: Iterable[str]) -> Plan:
         """The plan with these sockets of the host's behind their paths, after its other steps."""
@@ -287,7 +288,7 @@ class _Build:
         group = "" if self.planner.rootless else ",gid=5"
         data = f"newinstance,ptmxmode=0666,mode=620{group}"
         self.steps.append(Private("/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, data))
-        self.steps.append(Private("/dev/shm", "tmpfs", no, "mode=1777"))
+        self.steps.append(Private("/dev/shm", "tmpfs", no, f"mode=1777,{TMPFS_SIZE}"))
         self.steps.append(PrivateTmp("/tmp"))
 
     def visible(self, path: str) -> None:

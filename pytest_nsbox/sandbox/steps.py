@@ -25,6 +25,10 @@ HOST = "/.nsbox-host"
 BOXES = "/.nsbox-boxes"
 TEMPLATES = "/.nsbox-templates"
 
+# Of each tmpfs that a test may write to. The kernel's own default is half of the memory, and a
+# sandbox has three of them: a test that fills all of them must leave the machine something.
+TMPFS_SIZE = "size=25%"
+
 
 class Box(NamedTuple):
     """The directories of one sandbox in the staging area."""
@@ -146,7 +150,7 @@ class Hide(NamedTuple):
     def execute(self, box: Box) -> None:
         target = box.root + self.target
         if os.path.isdir(target):
-            mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+            mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,{TMPFS_SIZE}")
         elif os.path.exists(target):
             attach(f"{TEMPLATES}/empty", target, read_only=True, recursive=False)
 

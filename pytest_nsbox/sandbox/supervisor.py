@@ -9,8 +9,10 @@ still works in here.  Rootless, it also lives in a user namespace, which every s
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -228,6 +230,9 @@ class Supervisor:
             if isinstance(error, TimeoutError):
                 text = f"a sandbox was not ready after {_BUILD_SECONDS} s: does a mount hang?"
                 raise BuildError(error.errno or 110, text) from error
+            if isinstance(error, EOFError):
+                text = "the init of a sandbox has died while it made it"
+                raise BuildError(errno.ECHILD, text) from error
             raise
         if message["dropped"] or message["notes"]:
             plan = mend(plan, message)
@@ -286,7 +291,7 @@ def make_box(number: int, plan: rootfs.Plan) -> steps.Box:
     """The directories of a sandbox: a tmpfs for its layers, and one for its /tmp."""
     box = steps.Box(f"{steps.BOXES}/{number}")
     os.mkdir(box.path)
-    mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,{steps.TMPFS_SIZE}")
     for name in ("upper", "work", "root", "tmp"):
         os.mkdir(f"{box.path}/{name}")
     mount("tmpfs", box.tmp, "tmpfs", MS_NOSUID | MS_NODEV, plan.tmp_options)
@@ -429,10 +434,14 @@ def probe_mounts(mounts: list[mountinfo.Mount]) -> dict[str, str]:
 
 def main() -> None:
     """Serve the client at the other end of the socket that is our standard input."""
-    if os.fork():
-        # A suite may kill the children of its process (psutil's does), and we must not be one.
-        os._exit(0)
     requests = socket.socket(fileno=os.dup(0))
+    if pid := os.fork():
+        # A suite may kill the children of its process (psutil's does), and we must not be one.
+        channel.send(requests, {"started": pid})
+        os._exit(0)
+    # The controller's limit may be a fixture's, and for a while.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Ordinary signals are the terminal's, and so pytest's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o022)
@@ -445,6 +454,6 @@ def main() -> None:
     except OSError as error:
         channel.send(requests, {"error": str(error), "errno": error.errno})
         return
-    channel.send(requests, {"ready": os.getpid()})
+    channel.send(requests, {"ready": True})
     with contextlib.suppress(BrokenPipeError):
         supervisor.serve()

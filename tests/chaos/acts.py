@@ -64,6 +64,12 @@ def act(
     return add
 
 
+def variants(act: Act, phase: str) -> tuple[str, ...]:
+    """How often it is done in a phase: alone, and what its report says also with xfail marks."""
+    is_thorough = act.told and act.phases == PHASES and phase == "call"
+    return ("", "xfail", "raises") if is_thorough else ("",)
+
+
 def perform(act: Act) -> None:
     """Do it, if this is a sandbox."""
     outside = os.environ[OUTSIDE]
@@ -379,11 +385,11 @@ def asks_the_root_filesystem_for_more_than_there_is() -> None:
     refused((errno.ENOSPC,), reserve_too_much, os.environ["NSBOX_CHAOS_VICTIM"])
 
 
-@act("files", phases=("call",))
-def removes_everything() -> None:
-    for name in os.listdir("/"):
-        if name not in ("proc", "sys", "dev"):
-            shutil.rmtree(f"/{name}", ignore_errors=True)
+@act("files")
+def removes_most_of_the_system() -> None:
+    # Not /usr/lib, /var and /root: deleting some 300,000 files takes half a minute.
+    for path in ("/bin", "/boot", "/etc", "/home", "/sbin", "/tmp", "/usr/bin", "/usr/sbin"):
+        shutil.rmtree(os.path.realpath(path), ignore_errors=True)
     assert not os.path.exists("/etc/passwd")
 
 
@@ -427,13 +433,13 @@ def replaces_a_directory_by_a_symlink() -> None:
 @act("files")
 def changes_the_metadata_of_files() -> None:
     victim = os.environ["NSBOX_CHAOS_VICTIM"]
-    for path in (victim, f"{victim}/file", "/etc"):
+    for path in (f"{victim}/file", victim, "/etc"):
         os.chmod(path, 0o7000)
         with contextlib.suppress(PermissionError, OSError):
             os.chown(path, 1234, 1234)
         with contextlib.suppress(OSError):
             os.setxattr(path, "user.nsbox", b"chaos")
-        os.utime(path, (0, 0)) if os.access(path, os.W_OK) else None
+        os.utime(path, (0, 0))
 
 
 @act("files")

@@ -19,7 +19,7 @@ VICTIM = os.environ["NSBOX_CHAOS_VICTIM"]
 def parameters() -> Iterator[Any]:
     for name, act in GROUP.items():
         for phase in act.phases:
-            for extra in ("", "xfail", "raises") if act.told and phase == "call" else ("",):
+            for extra in acts.variants(act, phase):
                 marks = [pytest.mark.sandbox(**act.options)]
                 if extra == "xfail":
                     marks.append(pytest.mark.xfail(strict=True, reason="known"))

@@ -64,8 +64,7 @@ def complaints(group: str, records: list[Record]) -> Iterator[str]:
             reports.setdefault(name, []).append(record)
     for name, act in acts.GROUPS[group].items():
         for phase in act.phases:
-            extras = ("", "xfail", "raises") if act.told and phase == "call" else ("",)
-            for extra in extras:
+            for extra in acts.variants(act, phase):
                 one = "-".join(filter(None, (name, phase, extra)))
                 for problem in problems(act, phase, extra, reports.pop(one, [])):
                     yield f"{one}: {problem}"
@@ -103,7 +102,13 @@ def problems(act: acts.Act, phase: str, extra: str, found: list[Record]) -> Iter
         yield f"has no stack: {sections}"
 
 
-@pytest.mark.parametrize("group", [group for group in acts.GROUPS if group != "volume"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(group, marks=[pytest.mark.slow] if group == "volume" else [])
+        for group in acts.GROUPS
+    ],
+)
 def test_every_report_is_true_and_the_run_goes_on(
     group: str,
     pytester: pytest.Pytester,
