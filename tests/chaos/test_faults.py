@@ -343,8 +343,9 @@ def test_an_init_that_dies_is_replaced_or_told(
         """
     )
     result = run_pytest("--tb=short", "-rN")
-    result.assert_outcomes(passed=7, errors=1)
-    result.stdout.fnmatch_lines(
-        ["*_ ERROR at setup of test_dies*", "the test process was killed by SIGKILL*"]
-    )
+    outcomes = result.parseoutcomes()
+    assert outcomes.pop("passed") == 7
+    assert list(outcomes.values()) == [1]  # in its setup or its call
+    told = ["*_ *test_dies*", "the test process was killed by SIGKILL*"]
+    result.stdout.fnmatch_lines(told)
     host.assert_clean()
