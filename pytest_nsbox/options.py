@@ -53,6 +53,7 @@ class SandboxOptions:
     hide: tuple[str, ...] = ()
     hostname: str | None = None
     keep: tuple[str, ...] = ()
+    serial: bool = False
 
     def describe(self) -> str:
         """The options that are not the default, such as ``tmp_size=64M, network=loopback``."""
@@ -259,6 +260,19 @@ def _hostname(value: object) -> object:
     return value
 
 
+def _serial(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise OptionError(f"{value!r} is not allowed; choose True or False")
+    return value
+
+
+def _serial_text(text: Any) -> bool:
+    allowed = {"true": True, "false": False}
+    if str(text).lower() not in allowed:
+        raise OptionError(f"{text!r} is not allowed; choose from {', '.join(allowed)}")
+    return allowed[str(text).lower()]
+
+
 def _keep(value: object) -> tuple[str, ...]:
     return _strings(value, "build/report")
 
@@ -320,6 +334,13 @@ KEYS: Mapping[str, Key] = MappingProxyType(
                 "linelist",
                 _keep,
                 show=_show_list,
+            ),
+            Key(
+                "serial",
+                "whether the test must be alone, with --nsbox-jobs",
+                "string",
+                _serial,
+                _serial_text,
             ),
         )
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +35,7 @@ class Settings:
             self.defaults = from_ini(config.getini)
         except OptionError as error:
             raise pytest.UsageError(str(error)) from None
+        self.jobs = _jobs(config)
         self.controller: Controller | None = None
 
     def options(self, item: pytest.Item) -> SandboxOptions | OptionError | None:
@@ -73,6 +75,20 @@ def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...], default:
     return str(value)
 
 
+def _jobs(config: pytest.Config) -> int:
+    """How many sandboxed tests may run at once."""
+    value = config.getoption("nsbox_jobs") or config.getini("nsbox_jobs") or "1"
+    if value == "auto":
+        # Under xdist the processors are shared by its workers.
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        return max(1, len(os.sched_getaffinity(0)) // workers)
+    if not str(value).isdecimal() or not int(value):
+        raise pytest.UsageError(
+            f"nsbox_jobs = {value!r} is not allowed; write a number from 1, or auto"
+        )
+    return int(value)
+
+
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_nsbox import hookspecs
 
@@ -92,7 +108,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Where the machine refuses a sandbox, its tests are an error (default on Linux), "
         "are skipped (default elsewhere), or run without",
     )
+    group.addoption(
+        "--nsbox-jobs",
+        metavar="N|auto",
+        help="How many sandboxed tests may run at once (default 1); auto: one for each processor",
+    )
     parser.addini("nsbox", "Default of --nsbox")
+    parser.addini("nsbox_jobs", "Default of --nsbox-jobs")
     parser.addini("nsbox_unavailable", "Default of --nsbox-unavailable")
     for key in KEYS.values():
         parser.addini(
@@ -128,7 +150,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if many and sys.platform == "linux":
         from pytest_nsbox.run.controller import Controller
 
-        controller = Controller(config, settings.options, settings.unavailable)
+        controller = Controller(config, settings.options, settings.unavailable, settings.jobs)
         settings.controller = controller
         controller.remaining = many
         config.add_cleanup(controller.stop)
@@ -141,12 +163,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     # The innermost: whoever reads at the end of the loop what tests have left (pytest-cov does)
     # is to find it.
+    controller = session.config.stash[settings_key].controller
     try:
-        return (yield)
-    finally:
-        controller = session.config.stash[settings_key].controller
+        result = yield
+    except BaseException:
         if controller is not None:
-            controller.settle()
+            controller.settle(tell=False)
+        raise
+    if controller is not None:
+        controller.settle(tell=True)
+        # As the loop would have, had it waited for the last of them.
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+    return result
 
 
 def _warn_of_bare_tests(config: pytest.Config, controller: Controller) -> None:

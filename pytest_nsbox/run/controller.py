@@ -20,9 +20,16 @@ from pytest_nsbox.options import OptionError, SandboxOptions
 from pytest_nsbox.run import adapters, fixtures
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
-from pytest_nsbox.run.item import ItemRun, basetemp_of, runs_bare, uses_basetemp
-from pytest_nsbox.run.running import Running
-from pytest_nsbox.sandbox.client import Client, Kind, Refused, Sandbox, SandboxError, Unanswered
+from pytest_nsbox.run.fleet import Fleet
+from pytest_nsbox.run.flight import Flight, launch
+from pytest_nsbox.run.item import (
+    ItemRun,
+    basetemp_of,
+    directories_of,
+    runs_bare,
+    uses_basetemp,
+)
+from pytest_nsbox.sandbox.client import Client, Kind, Refused, SandboxError, Unanswered
 from pytest_nsbox.sandbox.sockets import Socket, Sockets
 
 T = TypeVar("T")
@@ -36,8 +43,10 @@ class Controller:
         config: pytest.Config,
         options: Callable[[pytest.Item], SandboxOptions | OptionError | None],
         unavailable: str,
+        jobs: int = 1,
     ) -> None:
         self.config = config
+        self.fleet = Fleet(config, jobs, self.conclude, self.close)
         self.options = options
         self.unavailable = unavailable
         self.pid = os.getpid()
@@ -52,17 +61,22 @@ class Controller:
         self._sockets = Sockets(partial(fixtures.is_started_by, session))
         self._generation: object = None
         self.not_copied: list[str] = []
+        self.problems: list[str] = []  # with other plugins
         self._seam = Seam(config, self.runtestprotocol)
 
     def start(self) -> None:
         """Let the supervisor start, while pytest does something else."""
         self.config.pluginmanager.register(child.Relay(), "nsbox-relay")
-        adapters.register(self.config)
+        self.problems = adapters.register(self.config)
         with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
             self.client.start()
 
-    def settle(self) -> None:
-        """Wait for what is still being copied out."""
+    def settle(self, *, tell: bool) -> None:
+        """Wait for what is in flight, or end it untold, and for what is still being copied out."""
+        if tell:
+            self.fleet.drain()
+        else:
+            self.fleet.abandon()
         with contextlib.suppress(SandboxError):
             self.not_copied += self.client.settle()
 
@@ -72,16 +86,65 @@ class Controller:
 
     def notes(self) -> list[str]:
         """What of the host the sandboxes left out, and what was not copied back, and why."""
-        return [*self.client.notes, *(f"not copied out: {failure}" for failure in self.not_copied)]
+        lost = [f"not copied out: {failure}" for failure in self.not_copied]
+        return [*self.problems, *self.client.notes, *lost]
 
     def protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Literal[True] | None:
         """pytest_runtest_protocol; None leaves it to another, who may want several attempts."""
-        if not isinstance(self.options(item), SandboxOptions) or self._seam.is_for(item):
+        options = self.options(item)
+        is_ours = False
+        if isinstance(options, SandboxOptions) and not self._seam.is_for(item):
+            is_ours = True
+            if self.may_be_concurrent(item, options):
+                self.start_concurrent(item, nextitem, options)
+                return True
+        self.fleet.drain()
+        if item.session.shouldfail or item.session.shouldstop:
+            return True  # by one that was in flight; the loop ends now
+        if not is_ours:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         self.runtestprotocol(item, nextitem=nextitem)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
+
+    def may_be_concurrent(self, item: pytest.Item, options: SandboxOptions) -> bool:
+        """Whether the item may run beside others."""
+        return (
+            self.fleet.jobs > 1
+            and not options.serial
+            and not item.config.option.usepdb
+            and not runs_bare(item)
+            and not self.refusal()
+        )
+
+    def start_concurrent(
+        self, item: pytest.Item, nextitem: pytest.Item | None, options: SandboxOptions
+    ) -> None:
+        """Start the item as soon as it may; its reports come in its turn."""
+        session = item.session
+        names = directories_of(item)
+        self.fleet.make_room(lambda flight: not names.isdisjoint(directories_of(flight.run.item)))
+        if session.shouldfail or session.shouldstop:
+            return
+        self.remaining = max(0, self.remaining - 1)
+        run = ItemRun(item, nextitem, options, self.hooks, concurrent=True)
+        self.prepare_basetemp(item)
+        refusal = self.start_run(run) if run.set_up_broad() else ""
+        if refusal or run.broad_failed:
+            self.fleet.drain()  # its turn
+            if not (session.shouldfail or session.shouldstop):
+                run.announce()
+                if refusal:
+                    run.refuse(refusal, skip=False)
+                else:
+                    run.report_setup()
+                run.tear_down_broad()
+            run.close()
+        elif fixtures.tears_down(session, nextitem):
+            self.fleet.drain()
+        else:
+            run.leave()
 
     def runtestprotocol(
         self, item: pytest.Item, log: bool = True, nextitem: pytest.Item | None = None
@@ -104,13 +167,15 @@ class Controller:
                 run.refuse(refusal, skip=self.unavailable == "skip")
             else:
                 self.prepare_basetemp(item)
-                if run.set_up_broad():
-                    self.run_in_sandbox(run)
+                if not run.set_up_broad():
+                    run.report_setup()
+                elif refusal := self.start_run(run):
+                    run.refuse(refusal, skip=False)
+                else:
+                    self.fleet.drain()
             run.tear_down_broad()
         finally:
-            if hasattr(item, "_request"):
-                item._request = False
-                item.funcargs = None  # type: ignore[attr-defined]
+            run.close()
         return run.reports
 
     def refusal(self) -> str:
@@ -133,55 +198,61 @@ class Controller:
                 return reason
         return self._refusal
 
-    def run_in_sandbox(self, run: ItemRun) -> None:
+    def start_run(self, run: ItemRun) -> str:
+        """Start the test process of the item, whose broad fixtures are set up; else say why not."""
         run.item.ihook.pytest_nsbox_fork(item=run.item)
+        ahead = min(self.remaining, self.fleet.jobs + 1)
         try:
             kind = self.kind(run.options)._replace(sockets=self.look_for_sockets(run.item.session))
-            sandbox, running = self.start_run(run, kind)
+            self.fleet.add(self.retried(lambda: self.launch(run, kind, ahead)))
         except SandboxError as error:
-            refusal = explain(error)
+            return explain(error)
         except OSError as error:
-            refusal = f"cannot start the test process: {error}"
-        else:
-            refusal = ""
-        if refusal:
-            run.refuse(refusal, skip=False)
-            return
-        basetemp = basetemp_of(self.config)
+            return f"cannot start the test process: {error}"
+        if self.remaining > 0:
+            with contextlib.suppress(SandboxError):  # whoever acquires one will be told
+                self.client.prefetch(kind, ahead=ahead)
+        return ""
+
+    def launch(self, run: ItemRun, kind: Kind, ahead: int) -> Flight:
+        """A test process in a sandbox. Raises SandboxError, and nothing of the test has run then."""
+        sandbox = self.client.acquire(kind, ahead=ahead)
         try:
-            if self.remaining > 0:
-                with contextlib.suppress(SandboxError):  # whoever acquires one will be told
-                    self.client.prefetch(kind, ahead=min(self.remaining, 2))
-            run.finish(running, sandbox)
-        finally:
-            keep = self.kept(run.options)
-            carry = [(basetemp, False)] if basetemp else []
-            carry += [(path, True) for path in keep]
-            # The next tmp_path is numbered after this one.
-            wait = uses_basetemp(run.item) or bool(run.options.keep)
-            try:
-                self.not_copied += sandbox.close(carry, wait=wait)
-            except SandboxError as error:
-                self.not_copied.append(f"what {run.item.nodeid} has written: {error}")
+            own_output = self.fleet.jobs > 1
+            return launch(run, sandbox, own_output=own_output, in_child=self.fleet.close_fds)
+        except BaseException:
+            with contextlib.suppress(SandboxError):
+                sandbox.close()
+            raise
+
+    def conclude(self, flight: Flight) -> None:
+        """The end of an item whose test process has ended, and is told of."""
+        run = flight.run
+        flight.verdict()
+        self.close(flight)
+        if run.is_concurrent:
+            if run.session.shouldfail or run.session.shouldstop:
+                self.fleet.abandon()  # what they use is torn down now
+            run.tear_down_broad()
+            run.close()
+
+    def close(self, flight: Flight) -> None:
+        """Close the sandbox, after what is to be kept is copied out."""
+        run, basetemp = flight.run, basetemp_of(self.config)
+        keep = self.kept(run.options)
+        carry = [(basetemp, False)] if basetemp else []
+        carry += [(path, True) for path in keep]
+        # The next tmp_path is numbered after this one.
+        wait = uses_basetemp(run.item) or bool(run.options.keep)
+        try:
+            self.not_copied += flight.sandbox.close(carry, wait=wait)
+        except SandboxError as error:
+            self.not_copied.append(f"what {run.item.nodeid} has written: {error}")
 
     def look_for_sockets(self, session: pytest.Session) -> tuple[Socket, ...]:
         """The unix sockets on which something listens that broad-scoped fixtures started."""
         before, self._generation = self._generation, fixtures.generation(session)
         return self._sockets.look(anew=self._generation != before)
-
-    def start_run(self, run: ItemRun, kind: Kind) -> tuple[Sandbox, Running]:
-        """A test process in a sandbox. Raises SandboxError, and nothing of the test has run then."""
-
-        def attempt() -> tuple[Sandbox, Running]:
-            sandbox = self.client.acquire(kind, ahead=min(self.remaining, 2))
-            try:
-                return sandbox, run.start(sandbox)
-            except BaseException:
-                with contextlib.suppress(SandboxError):
-                    sandbox.close()
-                raise
-
-        return self.retried(attempt)
 
     def retried(self, attempt: Callable[[], T]) -> T:
         """The attempt's result, of a second one where the first has failed, with a new supervisor.
@@ -193,6 +264,7 @@ class Controller:
         except SandboxError as error:
             if isinstance(error, Refused) and not error.is_of_a_moment():
                 raise
+            self.fleet.drain()  # a new supervisor knows nothing of their sandboxes
             self.client.stop()
         # Not above: what is raised in the test process would have our error for its context.
         return attempt()

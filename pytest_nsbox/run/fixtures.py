@@ -96,6 +96,21 @@ def set_up_broad(item: pytest.Item) -> None:
         item._request.getfixturevalue(name)  # type: ignore[attr-defined]
 
 
+def tears_down(session: pytest.Session, nextitem: pytest.Item | None) -> bool:
+    """Whether anything is torn down before the next item: a fixture, or a collector that wants it."""
+    needed = set(nextitem.listchain()) if nextitem is not None else set()
+    return any(
+        len(finalizers) > 1 or type(node).teardown is not pytest.Collector.teardown
+        for node, (finalizers, _) in session._setupstate.stack.items()
+        if node not in needed and not isinstance(node, pytest.Item)
+    )
+
+
+def leave(session: pytest.Session, nextitem: pytest.Item | None) -> None:
+    """Have the nodes that the next item does not share no longer active."""
+    session._setupstate.teardown_exact(nextitem)
+
+
 def hand_over_late_exceptions(config: pytest.Config) -> None:
     """Forget those of the setup of broad fixtures, of which the test process tells when its ends."""
     keys: tuple[Any, ...] = (unraisable_exceptions, thread_exceptions)

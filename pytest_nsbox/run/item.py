@@ -7,12 +7,10 @@ be in flight; what an item's run needs is kept in its ``ItemRun``, not in the se
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import functools
 import os
-import random
-import time
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +20,7 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, screen, verdict, wire
+from pytest_nsbox.run import fixtures, screen, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.inherited import add_to_report
 from pytest_nsbox.run.reports import Rendered, relay_warning, restored, with_frames
@@ -30,7 +28,7 @@ from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
 _RERAISE = (Exit, KeyboardInterrupt)
-_INTERRUPT_GRACE = 10.0  # seconds for a test process to tear down after ^C, unless ^C comes again
+_NAME_LENGTH = 30  # of what tmp_path takes of a test's name: _mk_tmp in _pytest/tmpdir.py
 
 
 def runs_bare(item: pytest.Item) -> bool:
@@ -63,12 +61,16 @@ class ItemRun:
         hooks: dict[str, Callable[..., Any]],
         *,
         log: bool = True,
+        concurrent: bool = False,
     ) -> None:
         self.item = item
         self.nextitem = nextitem
         self.options = options
         self.hooks = hooks  # of the controller's share of a phase
         self.is_logged = log  # or whoever called looks at the reports first
+        self.is_concurrent = concurrent  # with others, and told of in its turn
+        self.is_announced = False
+        self.has_left = False
         self.reports: list[pytest.TestReport] = []
         self.carried: dict[str, Any] = {}  # what plugins have collected in the test process
         self.session: pytest.Session = item.session
@@ -82,16 +84,27 @@ class ItemRun:
     # ------------------------------------------------------------------ broad scope
 
     def set_up_broad(self) -> bool:
-        """Set up collectors and broad-scoped fixtures; False if that failed, and is reported."""
+        """Set up collectors and broad-scoped fixtures; False if that failed."""
         item = self.item
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
         with fixtures.broad_only(item):
             self.broad = self.call("setup", item=item)
-        if self.broad.excinfo is None:
-            return True
+        return not self.broad_failed
+
+    @property
+    def broad_failed(self) -> bool:
+        return self.broad is not None and self.broad.excinfo is not None
+
+    def report_setup(self) -> None:
+        """Report that the collectors or the broad-scoped fixtures could not be set up."""
+        assert self.broad is not None
         self.log(self.make_report(self.broad), self.broad)
-        return False
+
+    def leave(self) -> None:
+        """Have the item no longer active, since another one is to be: nothing is torn down."""
+        fixtures.leave(self.session, self.nextitem)
+        self.has_left = True
 
     def tear_down_broad(self) -> None:
         """Tear down what the next item does not share, and give the one report of the teardown."""
@@ -100,8 +113,11 @@ class ItemRun:
         stops = self.session.shouldfail or self.session.shouldstop
         nextitem = None if stops else self.nextitem
         before = len(item._report_sections)
-        with fixtures.before_teardown(item, self.apply):
-            call = self.call("teardown", item=item, nextitem=nextitem)
+        if self.has_left and not stops:
+            call = CallInfo.from_call(self.apply, when="teardown", reraise=_RERAISE)
+        else:
+            with fixtures.before_teardown(item, self.apply):
+                call = self.call("teardown", item=item, nextitem=nextitem)
         new = item._report_sections[before:]
         held = self.teardown
         if held is None:
@@ -136,111 +152,22 @@ class ItemRun:
 
     # ------------------------------------------------------------------ the test process
 
-    def start(self, sandbox: Sandbox) -> Running:
-        """Fork the test process.
+    def announce(self) -> None:
+        """Tell that the item starts, which in the run of one after the other is now."""
+        self.is_announced = True
+        self.item.ihook.pytest_runtest_logstart(
+            nodeid=self.item.nodeid, location=self.item.location
+        )
 
-        Raises SandboxError if it has not come about, OSError if it had to be killed.
-        """
-        screen.flush(self.config)
-        if self.config.pluginmanager.hasplugin("faulthandler"):
-            # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
-            # for it for ever, and pytest does so on every failure. The child starts its own.
-            faulthandler.cancel_dump_traceback_later()
-        state, cwd = random.getstate(), os.getcwd()
-        started = time.monotonic()
-        with contextlib.ExitStack() as ours:
-            pid = -1
-            try:
-                with contextlib.ExitStack() as theirs:
-                    # Pipes and not a socket pair: a test may list its process' connections.
-                    reports, send_reports = os.pipe()
-                    ours.callback(os.close, reports)
-                    theirs.callback(os.close, send_reports)
-                    read_answers, answers = os.pipe()
-                    ours.callback(os.close, answers)
-                    theirs.callback(os.close, read_answers)
-                    stacks = os.memfd_create("nsbox-stacks")
-                    ours.callback(os.close, stacks)
-                    last_words = wire.LastWords()
-                    pid = sandbox.fork()
-                    if pid == 0:
-                        os.close(reports)
-                        os.close(answers)
-                        home = child.Home(wire.Writer(send_reports), read_answers, last_words)
-                        child.run(
-                            self.item, self.nextitem, self.options, home, stacks, state,
-                            log=self.is_logged, enter=sandbox.enter, cwd=cwd,
-                        )  # fmt: skip
-            except OSError as error:
-                # ENOMEM: its init has died, and so its PID namespace takes no more processes.
-                raise SandboxError(f"cannot fork into the sandbox: {error}") from error
-            finally:
-                if pid == 0:
-                    os._exit(1)
-            fixtures.hand_over_late_exceptions(self.config)
-            running = Running(pid, reports, answers, stacks, last_words, started)
-            ours.pop_all()
-        return running
-
-    def finish(self, running: Running, sandbox: Sandbox) -> None:
-        """Relay what the test process sends until it has ended, however it ends."""
-        grace = 0.0
-        call: CallInfo[None] | None = None
-        deadline = None
-        if self.options.timeout:
-            deadline = running.started + self.options.timeout
-
-        def relay() -> None:
-            messages = running.messages(deadline)
-            while (message := self.wait_for(messages)) is not None:
-                self.receive(message, running, sandbox)
-
-        try:
-            call = CallInfo.from_call(relay, when=self.current_phase(), reraise=_RERAISE)
-        except KeyboardInterrupt:
-            if self.has_ended:  # it is the test's own, come home
-                raise
-            grace = _INTERRUPT_GRACE
-            running.interrupt()
-            with contextlib.suppress(wire.Garbled):
-                for message in running.messages(time.monotonic() + grace):
-                    with contextlib.suppress(*_RERAISE):
-                        self.receive(message, running, sandbox)
-            raise
-        finally:
-            if running.timed_out:
-                running.ask_for_stacks()
-            status, usage = running.end()
-            stacks = running.stacks()
-            last_words = running.last_words.hear()
-        error = call.excinfo.value if call.excinfo is not None else None
-        if isinstance(error, wire.Garbled):
-            call = self.failed(f"the test has written to the pipe that is for its reports: {error}")
-        elif isinstance(error, SandboxError):
-            call = self.failed(str(error))
-        if running.timed_out:
-            call = self.failed(verdict.timed_out(self.options.timeout or 0))
-        elif error is None and last_words:
-            call = self.failed(last_words)
-        elif error is None and not (self.has_ended and "teardown" in self.reported):
-            call = self.failed(verdict.describe(status, usage))
-        if call.excinfo is not None:
-            self.report_death(call, sandbox, stacks)
-
-    def wait_for(self, messages: Iterator[wire.Message]) -> wire.Message | None:
-        """The next message.
-
-        What a broad-scoped fixture's thread puts out meanwhile belongs to the test, as it does bare:
-        the capture file is shared with the test process.
-        """
-        capture = self.config.pluginmanager.getplugin("capturemanager")
-        if capture is None:
-            return next(messages, None)
-        capture.resume_global_capture()
-        try:
-            return next(messages, None)
-        finally:
-            capture.suspend_global_capture(in_=False)
+    def close(self) -> None:
+        """Let go of what pytest has filled the item with."""
+        if hasattr(self.item, "_request"):
+            self.item._request = False
+            self.item.funcargs = None
+        if self.is_concurrent:
+            self.item.ihook.pytest_runtest_logfinish(
+                nodeid=self.item.nodeid, location=self.item.location
+            )
 
     def receive(self, message: wire.Message, running: Running, sandbox: Sandbox) -> None:
         """Act on one message of the test process."""
@@ -310,13 +237,11 @@ class ItemRun:
         call = CallInfo.from_call(raise_it, when="setup")
         self.log(self.make_report(call), call)
 
-    def failed(self, text: str) -> CallInfo[None]:
-        return CallInfo.from_call(lambda: pytest.fail(text, pytrace=False), when="call")
-
-    def report_death(self, call: CallInfo[None], sandbox: Sandbox, stacks: str) -> None:
+    def report_death(
+        self, call: CallInfo[None], sandbox: Sandbox, stacks: str, output: list[str] | None
+    ) -> None:
         """The report of the phase in which the test process ended, or our waiting for it did."""
-        call.when = self.current_phase()
-        self.salvage_output(call.when)
+        self.salvage_output(call.when, output)
         report = self.make_report(call)
         if stacks:
             report.sections.append(("Python stacks", stacks))
@@ -338,13 +263,13 @@ class ItemRun:
         left_out += [str(cache._cachedir)] if cache is not None else []
         return [list(change) for change in sandbox.changes(left_out)]
 
-    def salvage_output(self, when: Any) -> None:
-        """What a dead test process had put out lies in the capture file, which we share with it."""
+    def salvage_output(self, when: str, output: list[str] | None) -> None:
+        """What a dead test process had put out lies in its files, or in those we share with it."""
         capture = self.config.pluginmanager.getplugin("capturemanager")
-        if capture is not None and capture._global_capturing is not None:
-            out, err = capture.read_global_capture()
-            self.item.add_report_section(when, "stdout", out)
-            self.item.add_report_section(when, "stderr", err)
+        if output is None and capture is not None and capture._global_capturing is not None:
+            output = capture.read_global_capture()
+        for key, text in zip(("stdout", "stderr"), output or (), strict=False):
+            self.item.add_report_section(when, key, text)
 
     # ------------------------------------------------------------------ reports
 
@@ -381,3 +306,26 @@ def uses_basetemp(item: pytest.Item) -> bool:
     """Whether the item may make a directory there."""
     wanted = {"tmp_path", "tmpdir", "tmp_path_factory", "tmpdir_factory", "pytester", "testdir"}
     return not wanted.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def directories_of(item: pytest.Item) -> set[str]:
+    """By which names the item may make numbered directories in basetemp; "" for any.
+
+    Two items that use one must not run at the same time: each would see, and take, the same number.
+    """
+    wanted = set(getattr(item, "fixturenames", ()))
+    names = set()
+    if not wanted.isdisjoint({"tmp_path", "tmpdir", "pytester", "testdir"}):
+        names.add(re.sub(r"\W", "_", item.name)[:_NAME_LENGTH])  # as tmp_path makes it
+    if not wanted.isdisjoint({"tmp_path_factory", "tmpdir_factory"}) and asks_itself(item):
+        names.add("")
+    return names
+
+
+def asks_itself(item: Any) -> bool:
+    """Whether the test, or a fixture that is set up for it alone, asks for a factory of directories."""
+    asked = set(item._fixtureinfo.argnames)
+    for definitions in item._fixtureinfo.name2fixturedefs.values():
+        if definitions[-1].scope == "function":
+            asked.update(definitions[-1].argnames)
+    return not asked.isdisjoint({"tmp_path_factory", "tmpdir_factory"})

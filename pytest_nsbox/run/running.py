@@ -9,7 +9,6 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Iterator
 
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run import wire
@@ -44,31 +43,12 @@ class Running:
         self.started = started  # time.monotonic()
         self.timed_out = False
         self.has_terminal = False
+        # How it ended, and what it had used; known when it has.
+        self.status = 0
+        self.usage: resource.struct_rusage | None = None
+        self.stacks = ""
         os.set_blocking(reports, False)
         os.set_blocking(answers, False)
-
-    def messages(self, deadline: float | None) -> Iterator[wire.Message]:
-        """What the test process sends, until it has *exited* or the deadline has passed.
-
-        Not until end of file: whatever it has forked may hold its end for ever.
-        Raises wire.Garbled.
-        """
-        reader = wire.Reader(self.reports)
-        poll = select.poll()
-        poll.register(self.reports, select.POLLIN)
-        poll.register(self.pidfd, select.POLLIN)
-        while True:
-            wait = None if deadline is None else max(0, deadline - time.monotonic()) * 1000
-            ready = dict(poll.poll(wait))
-            if not ready:
-                self.timed_out = True
-                return
-            if self.reports in ready:
-                yield from reader.read()
-                if reader.at_end:
-                    poll.unregister(self.reports)
-            elif self.pidfd in ready:
-                return
 
     def answer(self, value: object) -> None:
         """Answer a question of the test process, which waits for it, unless it has died."""
@@ -98,10 +78,9 @@ class Running:
                 break
             size = now
 
-    def stacks(self) -> str:
+    def _read_stacks(self) -> str:
         """What faulthandler has written, for a crash too; each stack only down to our own frames."""
         text = os.pread(self.stacks_fd, 1 << 20, 0).decode(errors="backslashreplace")
-        os.close(self.stacks_fd)
         ours = f'  File "{os.path.dirname(os.path.abspath(__file__))}/'
         lines, cut = [], False
         for line in text.splitlines():
@@ -110,14 +89,17 @@ class Running:
                 lines.append(line)
         return "\n".join(lines).strip()
 
-    def end(self) -> tuple[int, resource.struct_rusage]:
+    def end(self) -> None:
         """Make sure that it is gone, whatever happened to us: its wait status and what it used."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        _, status, usage = os.wait4(self.pid, 0)
+        _, self.status, self.usage = os.wait4(self.pid, 0)
         if self.has_terminal:
             foreground(os.getpgrp())
-        os.close(self.pidfd)
-        os.close(self.reports)
-        os.close(self.answers)
-        return status, usage
+        self.stacks = self._read_stacks()
+        self.close_fds()
+
+    def close_fds(self) -> None:
+        """Let go of our ends: of a process that has ended, or in a forked child."""
+        for fd in (self.pidfd, self.reports, self.answers, self.stacks_fd):
+            os.close(fd)

@@ -27,7 +27,7 @@ _ADAPTERS: dict[str, Callable[[Config], bool]] = {
     "benchmark": _has("benchmark"),
     "cacheprovider": _has("cacheprovider"),
     "coverage": _imported("coverage"),
-    "django": _has("django"),
+    "django": _imported("django"),
     "flaky": _has("flaky"),
     "hypothesis": _has("hypothesispytest"),
     "pyfakefs": _imported("pyfakefs.fake_filesystem_unittest"),
@@ -36,12 +36,22 @@ _ADAPTERS: dict[str, Callable[[Config], bool]] = {
     "socket": _has("socket"),
     "syrupy": _has("syrupy"),
     "timeout": _has("timeout"),
+    "xdist": lambda config: hasattr(config, "workerinput"),
 }
 
 
-def register(config: Config) -> None:
-    """Register the adapters of the plugins that are there."""
+def register(config: Config) -> list[str]:
+    """Register the adapters of the plugins that are there; which could not be, and why."""
+    problems = []
     for name, is_there in _ADAPTERS.items():
         if is_there(config):
-            module = importlib.import_module(f"{__name__}.{name}")
-            config.pluginmanager.register(module.Adapter(config), f"nsbox-{name}")
+            try:
+                adapter = importlib.import_module(f"{__name__}.{name}").Adapter(config)
+            except Exception as error:  # a release of it that we do not know
+                problems.append(
+                    f"what {name} notes down in a sandbox is lost, for this release of it is not "
+                    f"known here: {type(error).__name__}: {error}"
+                )
+            else:
+                config.pluginmanager.register(adapter, f"nsbox-{name}")
+    return problems

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 import pytest_timeout as plugin
 
@@ -14,6 +16,12 @@ class Adapter:
 
     def __init__(self, config: pytest.Config) -> None:
         self.hook = config.hook
+        self.current: pytest.Item | None = None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self.current = item
+        return (yield)
 
     @pytest.hookimpl
     def pytest_nsbox_fork(self, item: pytest.Item) -> None:
@@ -29,8 +37,9 @@ class Adapter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_nsbox_apply(self, item: pytest.Item) -> None:
-        self.stop(item)
-        self.start(item)
+        if item is self.current:  # with several jobs it may be another's turn
+            self.stop(item)
+            self.start(item)
 
     def start(self, item: pytest.Item) -> None:
         settings = plugin._get_item_settings(item)

@@ -1,0 +1,200 @@
+"""A test process in flight: launched for one item, listened to, landed; and what became of the item.
+
+An item's run is told of in its turn.  Until then what the test process sends is kept, but for the
+questions that it waits to have answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+from _pytest.outcomes import Exit
+from _pytest.runner import CallInfo
+from _pytest.warnings import catch_warnings_for_item
+
+from pytest_nsbox.run import fixtures, screen, verdict, wire
+from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run.item import ItemRun
+from pytest_nsbox.run.output import Output
+from pytest_nsbox.run.running import Running
+from pytest_nsbox.sandbox.client import Sandbox, SandboxError
+
+_RERAISE = (Exit, KeyboardInterrupt)
+
+
+class Flight:
+    """A test process, its sandbox, and what it has sent and nobody has been told of."""
+
+    def __init__(
+        self, run: ItemRun, sandbox: Sandbox, running: Running, output: Output | None
+    ) -> None:
+        self.run = run
+        self.sandbox = sandbox
+        self.running = running
+        self.output = output
+        self.reader = wire.Reader(running.reports)
+        self.backlog: deque[wire.Message] = deque()
+        self.failure: BaseException | None = None  # the first ends the conversation
+        self.has_landed = False
+
+    @property
+    def deadline(self) -> float | None:
+        """When its timeout ends, as time.monotonic() counts; None: never."""
+        timeout = self.run.options.timeout
+        return None if timeout is None else self.running.started + timeout
+
+    def listen(self) -> None:
+        """Take in what is in the pipe; a question is answered at once."""
+        try:
+            for message in self.reader.read():
+                if message["type"] in ("changes", "terminal"):
+                    self.run.receive(message, self.running, self.sandbox)
+                else:
+                    self.backlog.append(message)
+        except wire.Garbled as error:
+            self.fail(error)
+
+    def tell(self) -> None:
+        """Tell pytest what has come. Raises Exit and KeyboardInterrupt, which are the test's own."""
+        run = self.run
+        with contextlib.ExitStack() as stack:
+            if run.is_concurrent:
+                if not run.is_announced:
+                    run.announce()
+                if not self.backlog:
+                    return
+                # Around us is another item's, if any.
+                around = catch_warnings_for_item(
+                    config=run.config, ihook=run.item.ihook, when="runtest", item=run.item
+                )
+                stack.enter_context(around)
+            try:
+                while self.backlog and self.failure is None:
+                    run.receive(self.backlog.popleft(), self.running, self.sandbox)
+            except _RERAISE:
+                raise
+            except Exception as error:
+                self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Believe nothing more of what it sends."""
+        self.failure = self.failure or error
+        self.land()
+
+    def time_out(self) -> None:
+        """End what is over its time."""
+        self.running.timed_out = True
+        self.running.ask_for_stacks()
+        self.land()
+
+    def land(self) -> None:
+        """Make sure that the test process is gone, and remember how it ended."""
+        if not self.has_landed:
+            self.has_landed = True
+            self.running.end()
+
+    def verdict(self) -> None:
+        """Report the end of the test process, if that has not told itself how its test ended."""
+        run, running = self.run, self.running
+        last_words = running.last_words.hear()
+        reason = ""
+        if isinstance(self.failure, wire.Garbled):
+            reason = f"the test has written to the pipe that is for its reports: {self.failure}"
+        elif isinstance(self.failure, SandboxError):
+            reason = str(self.failure)
+        if running.timed_out:
+            reason = verdict.timed_out(run.options.timeout or 0)
+        elif self.failure is None:
+            if last_words:
+                reason = last_words
+            elif not (run.has_ended and "teardown" in run.reported):
+                reason = verdict.describe(running.status, running.usage)
+        if reason or self.failure is not None:
+            output = self.output.read() if self.output is not None else None
+            call = CallInfo.from_call(lambda: _fail(reason, self.failure), when=run.current_phase())
+            run.report_death(call, self.sandbox, running.stacks, output)
+
+    def dispose(self) -> None:
+        """Let go of the files, when all is told that is to be."""
+        if self.output is not None:
+            self.output.close()
+
+    def close_fds(self) -> None:
+        """In a forked child: let go of what belongs to this flight."""
+        if not self.has_landed:
+            self.running.close_fds()
+        self.sandbox.close_fds()
+        self.dispose()
+
+
+def _fail(reason: str, error: BaseException | None) -> NoReturn:
+    if reason:
+        pytest.fail(reason, pytrace=False)
+    assert error is not None
+    raise error
+
+
+def launch(
+    run: ItemRun, sandbox: Sandbox, *, own_output: bool, in_child: Callable[[], None]
+) -> Flight:
+    """Fork the test process of an item into a sandbox.
+
+    ``own_output``: its captured output goes into files of its own; ``in_child`` is called there first.
+    Raises SandboxError if it has not come about, OSError if it had to be killed.
+    """
+    config = run.config
+    screen.flush(config)
+    if config.pluginmanager.hasplugin("faulthandler"):
+        # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
+        # for it for ever, and pytest does so on every failure. The child starts its own.
+        faulthandler.cancel_dump_traceback_later()
+    state, cwd = random.getstate(), os.getcwd()
+    started = time.monotonic()
+    with contextlib.ExitStack() as ours:
+        pid = -1
+        try:
+            with contextlib.ExitStack() as theirs:
+                # Pipes and not a socket pair: a test may list its process' connections.
+                reports, send_reports = os.pipe()
+                ours.callback(os.close, reports)
+                theirs.callback(os.close, send_reports)
+                read_answers, answers = os.pipe()
+                ours.callback(os.close, answers)
+                theirs.callback(os.close, read_answers)
+                stacks = os.memfd_create("nsbox-stacks")
+                ours.callback(os.close, stacks)
+                output = None
+                if own_output:
+                    output = Output(config)
+                    ours.callback(output.close)
+                last_words = wire.LastWords()
+                pid = sandbox.fork()
+                if pid == 0:
+                    os.close(reports)
+                    os.close(answers)
+                    in_child()
+                    if output is not None:
+                        output.use()
+                    home = child.Home(wire.Writer(send_reports), read_answers, last_words)
+                    child.run(
+                        run.item, run.nextitem, run.options, home, stacks, state,
+                        log=run.is_logged, enter=sandbox.enter, cwd=cwd,
+                    )  # fmt: skip
+        except OSError as error:
+            # ENOMEM: its init has died, and so its PID namespace takes no more processes.
+            raise SandboxError(f"cannot fork into the sandbox: {error}") from error
+        finally:
+            if pid == 0:
+                os._exit(1)
+        fixtures.hand_over_late_exceptions(config)
+        running = Running(pid, reports, answers, stacks, last_words, started)
+        ours.pop_all()
+    return Flight(run, sandbox, running, output)

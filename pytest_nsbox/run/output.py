@@ -1,0 +1,51 @@
+"""The files that a test process' captured output goes into: with several in flight, its own.
+
+``--capture=fd`` keeps what is put out in two files, which a fork shares, their offsets too.  One test
+process at a time may use them; with several each would read what the others wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import IO, Any
+
+import pytest
+from _pytest.capture import EncodedFile, FDCapture
+
+
+class Output:
+    """Two files in place of the session's; made before the fork, used after it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.captures = _captures(config)
+        # Like pytest's own: without a name, on the host, for they may grow large.
+        self.files: list[IO[bytes]] = [
+            tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            for _ in self.captures
+        ]
+
+    def use(self) -> None:
+        """In the test process: capture into them. Capturing is suspended between two items."""
+        for capture, file in zip(self.captures, self.files, strict=True):
+            capture.tmpfile = capture.syscapture.tmpfile = EncodedFile(
+                file, encoding="utf-8", errors="replace", newline="", write_through=True
+            )
+
+    def read(self) -> list[str]:
+        """What nobody in the test process has read."""
+        return [
+            os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+            for file in self.files
+        ]
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
+def _captures(config: pytest.Config) -> list[Any]:
+    manager: Any = config.pluginmanager.getplugin("capturemanager")
+    capturing = manager._global_capturing if manager is not None else None
+    found = (capturing.out, capturing.err) if capturing is not None else ()
+    return [capture for capture in found if isinstance(capture, FDCapture)]

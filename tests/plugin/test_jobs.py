@@ -1,0 +1,257 @@
+"""``--nsbox-jobs``: several sandboxed tests at once, and a run that looks as if it were one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+
+def shown(result: pytest.RunResult) -> list[str]:
+    """What a run prints, without its times."""
+    return [re.sub(r"\b\d+\.\d+s\b", "X s", line) for line in result.outlines]
+
+
+MANY = """
+    import os
+    import time
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def session():
+        print("session up")
+        yield os.getpid()
+        print("session down")
+
+    @pytest.fixture(scope="module")
+    def module():
+        print("module up")
+        yield {"pid": os.getpid()}
+        print("module down")
+
+    @pytest.fixture
+    def function(module):
+        print("function up")
+        yield
+        print("function down")
+
+    @pytest.mark.parametrize("number", range(12))
+    def test_number(number, session, module, function, request):
+        print("number", number)
+        os.write(1, b"by the fd\\n")
+        module["number"] = module.get("number", number)
+        assert module["number"] == number
+        time.sleep(0.02 * (number % 3))
+        assert number % 5, "a multiple"
+
+    class TestClass:
+        @pytest.fixture(scope="class")
+        def of_class(self):
+            print("class up")
+            yield
+            print("class down")
+            raise ValueError("in the teardown of a class")
+
+        def test_first(self, of_class):
+            time.sleep(0.1)
+
+        def test_second(self, of_class, tmp_path):
+            assert tmp_path.name == "test_second0"
+
+    def test_second(tmp_path, session):
+        assert tmp_path.name == "test_second1"
+
+    @pytest.mark.skip(reason="no")
+    def test_skipped():
+        pass
+
+    @pytest.mark.xfail(strict=True)
+    def test_expected():
+        assert False
+
+    def test_warns():
+        import warnings
+        warnings.warn("look out")
+"""
+
+
+@pytest.mark.parametrize("options", [("-v",), ("-rA",), ("-x",), ("--maxfail=2", "-q"), ("-s",)])
+def test_a_run_prints_the_same_whatever_the_jobs(
+    pytester: pytest.Pytester, run_pytest: Run, options: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_one=MANY, test_two=MANY.replace("range(12)", "range(1, 5)"))
+    one, three = (run_pytest("--nsbox=all", f"--nsbox-jobs={n}", *options) for n in (1, 3))
+    assert shown(three) == shown(one)
+    assert three.ret == one.ret
+
+
+def test_tests_run_at_the_same_time(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(
+        """
+        import socket
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def meeting_point():
+            a, b = socket.socketpair()
+            yield a, b
+
+        @pytest.mark.sandbox(timeout=20)
+        def test_one(meeting_point):
+            meeting_point[0].send(b"1")
+            assert meeting_point[0].recv(1) == b"2"
+
+        @pytest.mark.sandbox(timeout=20)
+        def test_two(meeting_point):
+            meeting_point[1].send(b"2")
+            assert meeting_point[1].recv(1) == b"1"
+        """
+    )
+    run_pytest("--nsbox-jobs=2").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("marks", "setting"),
+    [("serial=True", "--nsbox-jobs=4"), ("", "--nsbox-jobs=1")],
+    ids=["serial", "one job"],
+)
+def test_a_serial_test_is_alone(
+    pytester: pytest.Pytester, run_pytest: Run, marks: str, setting: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import fcntl, time
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def lock_file(tmp_path_factory):
+            with open(tmp_path_factory.mktemp("lock") / "lock", "w") as file:
+                yield file.name
+
+        @pytest.mark.sandbox({marks})
+        @pytest.mark.parametrize("number", range(4))
+        def test_alone(number, lock_file, in_flight):
+            assert in_flight() == 1
+            time.sleep(0.05)
+            assert in_flight() == 1
+
+        @pytest.mark.sandbox
+        @pytest.mark.parametrize("number", range(4))
+        def test_other(number):
+            time.sleep(0.05)
+        """
+    )
+    pytester.makeconftest(
+        """
+        import os, socket
+        import pytest
+
+        # Abstract sockets are the host's: each test process holds one while it runs.
+        @pytest.fixture(autouse=True)
+        def held():
+            with socket.socket(socket.AF_UNIX) as mine:
+                mine.bind(f"\\0nsbox-jobs-{os.getpgid(0)}-{os.urandom(4).hex()}")
+                yield
+
+        @pytest.fixture
+        def in_flight():
+            def count():
+                with open("/proc/net/unix") as table:
+                    return sum("@nsbox-jobs-" in line for line in table)
+            return count
+        """
+    )
+    run_pytest(setting).assert_outcomes(passed=8)
+
+
+def test_a_crash_takes_no_other_test_along(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(
+        """
+        import os, time
+        import pytest
+
+        @pytest.mark.parametrize("number", range(12))
+        def test_number(number):
+            print("before", number)
+            os.write(1, b"raw\\n")
+            if number % 4 == 1:
+                os.kill(os.getpid(), 11)
+            time.sleep(0.03)
+        """
+    )
+    result = run_pytest("--nsbox=all", "--nsbox-jobs=4")
+    result.assert_outcomes(passed=9, failed=3)
+    text = result.stdout.str()
+    for number in (1, 5, 9):
+        assert f"before {number}\nraw\n" in text
+    assert text.count("killed by SIGSEGV") == 3 + 3  # the reports, and the short summary
+
+
+def test_a_timeout_ends_only_its_own_test(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(
+        """
+        import time
+        import pytest
+
+        @pytest.mark.sandbox(timeout=0.5)
+        def test_slow():
+            time.sleep(60)
+
+        @pytest.mark.sandbox
+        @pytest.mark.parametrize("number", range(6))
+        def test_quick(number):
+            time.sleep(0.02)
+        """
+    )
+    result = run_pytest("--nsbox-jobs=3", "-v")
+    result.assert_outcomes(passed=6, failed=1)
+    result.stdout.fnmatch_lines(["*test_slow FAILED*", "*test_quick*0* PASSED*"])
+
+
+def test_an_unmarked_test_waits_for_those_before(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makepyfile(
+        """
+        import os, socket, time
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def line():
+            a, b = socket.socketpair()
+            a.setblocking(False)
+            yield a, b
+
+        @pytest.mark.sandbox
+        @pytest.mark.parametrize("number", range(3))
+        def test_sandboxed(number, line):
+            time.sleep(0.2)
+            line[1].send(b"x")
+
+        def test_bare(line):
+            assert line[0].recv(10) == b"xxx"
+        """
+    )
+    run_pytest("--nsbox-jobs=4").assert_outcomes(passed=4)
+
+
+def test_jobs_work_inside_the_workers_of_xdist(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytest.importorskip("xdist")
+    pytester.makepyfile(test_one=MANY, test_two=MANY.replace("range(12)", "range(1, 5)"))
+    one, two = (run_pytest("--nsbox=all", "-n2", f"--nsbox-jobs={n}", "-q") for n in (1, 2))
+    bad = ("FAILED", "ERROR")
+    found = [sorted(line for line in shown(run) if line.startswith(bad)) for run in (one, two)]
+    assert found[0] == found[1]
+    assert two.parseoutcomes() == one.parseoutcomes()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_a_bad_number_of_jobs_is_refused(
+    pytester: pytest.Pytester, run_pytest: Run, value: str
+) -> None:
+    result = run_pytest(f"--nsbox-jobs={value}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{value!r}*a number from 1, or auto*"])
