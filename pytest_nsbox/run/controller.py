@@ -100,7 +100,10 @@ class Controller:
                 run.refuse(refusal, skip=self.unavailable == "skip")
             else:
                 self.prepare_basetemp(item)
-                if run.set_up_broad():
+                if fixtures.hooks_may_prevent_setup(item):
+                    run.rehearses = True
+                    self.run_in_sandbox(run)
+                if not run.rehearses and run.set_up_broad():
                     self.run_in_sandbox(run)
             run.tear_down_broad()
         finally:
@@ -137,9 +140,10 @@ class Controller:
                 self.client.prefetch(kind, ahead=min(self.remaining, 2))
             run.finish(running, sandbox)
         finally:
-            keep = self.kept(run.options)
             carry = [(basetemp, False)] if basetemp else []
-            carry += [(path, True) for path in keep]
+            carry += [(path, True) for path in self.kept(run.options)]
+            if run.will_be_repeated():
+                carry = []
             # The next tmp_path is numbered after this one.
             wait = uses_basetemp(run.item) or bool(run.options.keep)
             with contextlib.suppress(SandboxError):

@@ -22,10 +22,10 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, screen, verdict, wire
+from pytest_nsbox.run import fixtures, junit, screen, verdict, wire
 from pytest_nsbox.run import test_process as child
-from pytest_nsbox.run.inherited import add_to_report
-from pytest_nsbox.run.reports import Rendered, relay_warning, restored, with_frames
+from pytest_nsbox.run.inherited import Section, add_to_report, joined
+from pytest_nsbox.run.reports import relay_warning, restored, with_frames
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -75,8 +75,14 @@ class ItemRun:
         self.config: pytest.Config = item.config
         self.broad: CallInfo[None] | None = None
         self.reported: dict[str, str] = {}  # phases, and their outcomes
+        self.told: list[pytest.TestReport] = []
         self.teardown: pytest.TestReport | None = None  # the test process's, held back
         self.has_ended = False
+        # Where a hook may end the test before the broad fixtures are set up, a first test process
+        # runs the setup hooks; if they let the test go on, that process ends and all starts anew.
+        self.rehearses = False
+        self.rehearsed = False
+        self.output_of_hooks: list[Section] = []
         self._made_setup_report = False
 
     # ------------------------------------------------------------------ broad scope
@@ -90,6 +96,7 @@ class ItemRun:
             self.broad = self.call("setup", item=item)
         if self.broad.excinfo is None:
             return True
+        item._report_sections[:] = joined(self.output_of_hooks, item._report_sections)
         self.log(self.make_report(self.broad), self.broad)
         return False
 
@@ -142,6 +149,7 @@ class ItemRun:
 
     def start(self, sandbox: Sandbox) -> Running:
         """Fork the test process."""
+        self.has_ended = False
         screen.flush(self.config)
         if self.config.pluginmanager.hasplugin("faulthandler"):
             # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
@@ -163,6 +171,7 @@ class ItemRun:
                 home = child.Home(wire.Writer(send_reports), read_answers, last_words)
                 child.run(
                     self.item, self.nextitem, self.options, home, stacks, state,
+                    rehearses=self.rehearses, rehearsed=self.rehearsed,
                     log=self.is_logged, enter=sandbox.enter, cwd=cwd,
                 )  # fmt: skip
         except OSError as error:
@@ -210,6 +219,8 @@ class ItemRun:
             status, usage = running.end()
             stacks = running.stacks()
             last_words = running.last_words.hear()
+        if self.will_be_repeated():
+            return
         error = call.excinfo.value if call.excinfo is not None else None
         if isinstance(error, wire.Garbled):
             call = self.failed(f"the test has written to the pipe that is for its reports: {error}")
@@ -224,13 +235,18 @@ class ItemRun:
         if call.excinfo is not None:
             self.report_death(call, sandbox, stacks)
 
+    def will_be_repeated(self) -> bool:
+        """Whether that was a rehearsal, after which the test goes on in another process."""
+        return self.rehearsed and self.broad is None
+
     def receive(self, message: wire.Message, running: Running, sandbox: Sandbox) -> None:
         """Act on one message of the test process."""
         wire.check(message)
         kind = message["type"]
         if kind == "report":
             screen.adopt(self.config, message["screen"])
-            self.relay_report(message["data"], message["rendered"])
+            junit.adopt(self.item, message["xml"])
+            self.relay_report(restored(message, self.item))
             if message["screen"] is not None:
                 running.answer(screen.state(self.config))
         elif kind == "warning":
@@ -244,13 +260,22 @@ class ItemRun:
             running.has_terminal = True
         elif kind == "carried":
             self.carried = message["data"]
+        elif kind == "go on":
+            self.output_of_hooks = [
+                (str(when), str(key), str(text)) for when, key, text in message["output"]
+            ]
+            self.has_ended = True
+            self.rehearses, self.rehearsed = False, True
+            screen.adopt(self.config, message["screen"])
         elif kind == "end":
             self.has_ended = True
             screen.adopt(self.config, message["screen"])
+            self.add_to_told(message["added"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
             self.session.shouldstop = message["shouldstop"] or self.session.shouldstop
         elif kind == "exit":
             self.has_ended = True
+            self.add_to_told(message["added"])
             pytest.exit(message["reason"], returncode=message["returncode"])
         elif kind == "interrupt":
             self.has_ended = True
@@ -258,10 +283,12 @@ class ItemRun:
         elif kind == "trouble":
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 
-    def relay_report(self, data: dict[str, Any], rendered: list[str] | None) -> None:
-        report = restored(data, self.item)
-        if rendered is not None:
-            report.longrepr = Rendered(rendered)
+    def add_to_told(self, added: list[dict[str, Any]]) -> None:
+        for report, attributes in zip(self.told, added, strict=True):
+            vars(report).update({**attributes, **vars(report)})  # never what was checked
+
+    def relay_report(self, report: pytest.TestReport) -> None:
+        self.told.append(report)
         if not hasattr(report, "context"):  # a subtest's is one of the call phase
             self.reported[str(report.when)] = report.outcome
         if report.when == "setup" and self.broad is not None:
