@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
 _SECONDS = 90.0
@@ -23,10 +25,13 @@ _CHANCE = [
     (re.compile(r"^nsbox: (off|all)\n", re.MULTILINE), ""),
     (re.compile(r"\b\d+\.\d\ds"), "0.00s"),
     (re.compile(r"\b0x[0-9a-f]{6,}"), "0x0"),
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+"), "NOW"),
     (re.compile(r'(?<= time=)"[\d.]+"|(?<= timestamp=)"[^"]+"'), '"0"'),
 ]
 # What our own frames take of the stack.
 _CHANCE += [(re.compile(r"Previous line repeated \d+ more times"), "Previous line repeated")]
+# In place of this lambda the controller calls the hook.
+_CHANCE += [(re.compile(r".*_pytest/runner.py.* in <lambda>\n.*\n.*\^+\n"), "")]
 _DURATIONS = re.compile(r"(?:^0\.00s (?:setup|call|teardown) .*\n)+", re.MULTILINE)
 
 
@@ -102,7 +107,7 @@ def result_of(place: Path, process: subprocess.Popen[bytes]) -> pytest.RunResult
 
 def normal(place: Path, text: str) -> str:
     """The text without what differs between any two runs."""
-    text = text.replace(str(place), "PLACE")
+    text = text.replace(str(place), "PLACE").replace(f"/{place.name}/", "/PLACE/")
     for pattern, stand_in in _CHANCE:
         text = pattern.sub(stand_in, text)
     # The longest comes first, whichever that is this time.
@@ -129,3 +134,49 @@ def files_in(place: Path) -> Iterator[str]:
         else:
             yield f"{name}:"
             yield from normal(place, path.read_text()).splitlines()
+
+
+@pytest.fixture
+def same_dialogue_as_bare(
+    pytester: pytest.Pytester, privilege: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """Hold a dialogue with pytest on a terminal, bare and in sandboxes: all it shows must be equal.
+
+    The dialogue is a list of what to wait for, and what to type then.
+    """
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    places = {mode: pytester.path / name for mode, name in _MODES.items()}
+
+    def run(dialogue: list[tuple[str, str]], *args: str) -> list[str]:
+        prepare(pytester.path, list(places.values()))
+        bare, boxed = (
+            shown(place, [*privilege, *command(mode, args)], dialogue)
+            for mode, place in places.items()
+        )
+        assert_equal("terminal", bare, boxed)
+        return boxed
+
+    return run
+
+
+def shown(place: Path, command: list[str], dialogue: list[tuple[str, str]]) -> list[str]:
+    """What the command shows on a terminal of its own, and how it ends."""
+    child = pexpect.spawn(
+        command[0],
+        command[1:],
+        cwd=str(place / "suite"),
+        env=environment(place),
+        timeout=_SECONDS,
+        dimensions=(24, 80),
+        encoding="utf-8",
+    )
+    child.logfile_read = text = io.StringIO()
+    try:
+        for wait_for, answer in dialogue:
+            child.expect(wait_for)
+            child.sendline(answer)
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+    ending = f"status {child.exitstatus}, signal {child.signalstatus}"
+    return [*normal(place, text.getvalue().replace("\r\n", "\n")).splitlines(), ending]

@@ -116,6 +116,7 @@ class Controller:
             and not item.config.option.usepdb
             and not runs_bare(item)
             and not self.refusal()
+            and not fixtures.hooks_may_prevent_setup(item)
         )
 
     def start_concurrent(
@@ -167,12 +168,14 @@ class Controller:
                 run.refuse(refusal, skip=self.unavailable == "skip")
             else:
                 self.prepare_basetemp(item)
-                if not run.set_up_broad():
-                    run.report_setup()
-                elif refusal := self.start_run(run):
-                    run.refuse(refusal, skip=False)
-                else:
-                    self.fleet.drain()
+                if fixtures.hooks_may_prevent_setup(item):
+                    run.rehearses = True
+                    self.run_alone(run)
+                if not run.rehearses:
+                    if run.set_up_broad():
+                        self.run_alone(run)
+                    else:
+                        run.report_setup()
             run.tear_down_broad()
         finally:
             run.close()
@@ -197,6 +200,13 @@ class Controller:
                     self._refusal = reason
                 return reason
         return self._refusal
+
+    def run_alone(self, run: ItemRun) -> None:
+        """Run the item's test process from start to end."""
+        if refusal := self.start_run(run):
+            run.refuse(refusal, skip=False)
+        else:
+            self.fleet.drain()
 
     def start_run(self, run: ItemRun) -> str:
         """Start the test process of the item, whose broad fixtures are set up; else say why not."""
@@ -242,6 +252,8 @@ class Controller:
         keep = self.kept(run.options)
         carry = [(basetemp, False)] if basetemp else []
         carry += [(path, True) for path in keep]
+        if run.will_be_repeated():
+            carry = []
         # The next tmp_path is numbered after this one.
         wait = uses_basetemp(run.item) or bool(run.options.keep)
         try:

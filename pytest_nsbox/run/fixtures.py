@@ -46,6 +46,27 @@ def shared_hooks(config: pytest.Config) -> dict[str, Callable[..., Any]]:
     }
 
 
+def hooks_may_prevent_setup(item: pytest.Item) -> bool:
+    """Whether a hook may skip or fail the item before broad fixtures are set up that are not yet.
+
+    Those are set up in the controller, and such hooks run in the test process.
+    """
+    foreign = any(
+        not implementation.function.__module__.startswith(("_pytest.", "pytest_nsbox."))
+        for implementation in item.config.hook.pytest_runtest_setup.get_hookimpls()
+    )
+    return foreign and any(_is_new(item, name) for name in broad_fixtures(item))
+
+
+def _is_new(item: Any, name: str) -> bool:
+    """Whether the fixture would be set up, and is not there with the parameter."""
+    cached = item._fixtureinfo.name2fixturedefs[name][-1].cached_result
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if cached is None or cached[2] is not None:  # not there, or it has failed and will again
+        return True
+    return name in params and params[name] is not cached[1]
+
+
 @contextlib.contextmanager
 def broad_only(item: pytest.Item) -> Iterator[None]:
     """While this lasts, setting the item up sets up its collectors and broad-scoped fixtures."""

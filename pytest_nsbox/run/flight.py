@@ -104,6 +104,8 @@ class Flight:
     def verdict(self) -> None:
         """Report the end of the test process, if that has not told itself how its test ended."""
         run, running = self.run, self.running
+        if run.will_be_repeated():
+            return
         last_words = running.last_words.hear()
         reason = ""
         if isinstance(self.failure, wire.Garbled):
@@ -151,6 +153,7 @@ def launch(
     Raises SandboxError if it has not come about, OSError if it had to be killed.
     """
     config = run.config
+    run.has_ended = False
     screen.flush(config)
     if config.pluginmanager.hasplugin("faulthandler"):
         # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
@@ -186,6 +189,7 @@ def launch(
                     home = child.Home(wire.Writer(send_reports), read_answers, last_words)
                     child.run(
                         run.item, run.nextitem, run.options, home, stacks, state,
+                        rehearses=run.rehearses, rehearsed=run.rehearsed,
                         log=run.is_logged, enter=sandbox.enter, cwd=cwd,
                     )  # fmt: skip
         except OSError as error:

@@ -29,10 +29,23 @@ class Inherited:
             handler.records.extend(self.records)
             handler.stream.write(text)
         self.records = []
+        for key, text in zip(_CHANNELS, self._captured(), strict=False):
+            self.output[key] = text + self.output.get(key, "")
+
+    def of_hooks(self) -> list[Section]:
+        """What setup hooks have put out and logged, before fixtures are set up."""
+        texts = [*self._captured(), *(handler.stream.getvalue() for handler in self._handlers())]
+        return [
+            ("setup", key, text.strip() if key == "log" else text)
+            for key, text in zip(_CHANNELS, texts, strict=False)
+        ]
+
+    def _captured(self) -> tuple[str, str]:
         capture = self.plugins.getplugin("capturemanager")
-        if capture is not None and capture._global_capturing is not None:
-            for key, text in zip(_CHANNELS, capture.read_global_capture(), strict=False):
-                self.output[key] = text + self.output.get(key, "")
+        if capture is None or capture._global_capturing is None:
+            return "", ""
+        out, err = capture.read_global_capture()
+        return out, err
 
     def complete(self) -> None:
         """Add the output to the sections of the setup, which has ended."""

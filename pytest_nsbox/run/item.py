@@ -20,10 +20,10 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, screen, wire
+from pytest_nsbox.run import fixtures, junit, screen, wire
 from pytest_nsbox.run import test_process as child
-from pytest_nsbox.run.inherited import add_to_report
-from pytest_nsbox.run.reports import Rendered, relay_warning, restored, with_frames
+from pytest_nsbox.run.inherited import Section, add_to_report, joined
+from pytest_nsbox.run.reports import relay_warning, restored, with_frames
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -77,8 +77,14 @@ class ItemRun:
         self.config: pytest.Config = item.config
         self.broad: CallInfo[None] | None = None
         self.reported: dict[str, str] = {}  # phases, and their outcomes
+        self.told: list[pytest.TestReport] = []
         self.teardown: pytest.TestReport | None = None  # the test process's, held back
         self.has_ended = False
+        # Where a hook may end the test before the broad fixtures are set up, a first test process
+        # runs the setup hooks; if they let the test go on, that process ends and all starts anew.
+        self.rehearses = False
+        self.rehearsed = False
+        self.output_of_hooks: list[Section] = []
         self._made_setup_report = False
 
     # ------------------------------------------------------------------ broad scope
@@ -90,6 +96,8 @@ class ItemRun:
             item._initrequest()
         with fixtures.broad_only(item):
             self.broad = self.call("setup", item=item)
+        if self.broad_failed:
+            item._report_sections[:] = joined(self.output_of_hooks, item._report_sections)
         return not self.broad_failed
 
     @property
@@ -169,13 +177,18 @@ class ItemRun:
                 nodeid=self.item.nodeid, location=self.item.location
             )
 
+    def will_be_repeated(self) -> bool:
+        """Whether that was a rehearsal, after which the test goes on in another process."""
+        return self.rehearsed and self.broad is None
+
     def receive(self, message: wire.Message, running: Running, sandbox: Sandbox) -> None:
         """Act on one message of the test process."""
         wire.check(message)
         kind = message["type"]
         if kind == "report":
             screen.adopt(self.config, message["screen"])
-            self.relay_report(message["data"], message["rendered"])
+            junit.adopt(self.item, message["xml"])
+            self.relay_report(restored(message, self.item))
             if message["screen"] is not None:
                 running.answer(screen.state(self.config))
         elif kind == "warning":
@@ -189,13 +202,22 @@ class ItemRun:
             running.has_terminal = True
         elif kind == "carried":
             self.carried = message["data"]
+        elif kind == "go on":
+            self.output_of_hooks = [
+                (str(when), str(key), str(text)) for when, key, text in message["output"]
+            ]
+            self.has_ended = True
+            self.rehearses, self.rehearsed = False, True
+            screen.adopt(self.config, message["screen"])
         elif kind == "end":
             self.has_ended = True
             screen.adopt(self.config, message["screen"])
+            self.add_to_told(message["added"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
             self.session.shouldstop = message["shouldstop"] or self.session.shouldstop
         elif kind == "exit":
             self.has_ended = True
+            self.add_to_told(message["added"])
             pytest.exit(message["reason"], returncode=message["returncode"])
         elif kind == "interrupt":
             self.has_ended = True
@@ -203,10 +225,12 @@ class ItemRun:
         elif kind == "trouble":
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 
-    def relay_report(self, data: dict[str, Any], rendered: list[str] | None) -> None:
-        report = restored(data, self.item)
-        if rendered is not None:
-            report.longrepr = Rendered(rendered)
+    def add_to_told(self, added: list[dict[str, Any]]) -> None:
+        for report, attributes in zip(self.told, added, strict=True):
+            vars(report).update({**attributes, **vars(report)})  # never what was checked
+
+    def relay_report(self, report: pytest.TestReport) -> None:
+        self.told.append(report)
         if not hasattr(report, "context"):  # a subtest's is one of the call phase
             self.reported[str(report.when)] = report.outcome
         if report.when == "setup" and self.broad is not None:

@@ -48,12 +48,13 @@ def _written_by(longrepr: TerminalRepr, config: pytest.Config, markup: bool) -> 
     return text.getvalue()
 
 
-def restored(data: dict[str, Any], item: pytest.Item) -> pytest.TestReport:
-    """The report that a test process has sent as ``data``. Raises Garbled.
+def restored(message: wire.Message, item: pytest.Item) -> pytest.TestReport:
+    """The report that a test process has sent. Raises Garbled.
 
     Of reports pytest and its plugins believe everything, some of it only when the run ends, so that
     whatever a test may have made up is refused here.
     """
+    data, rendered = message["data"], message["rendered"]
     for name, is_right in _RIGHT.items():
         if not is_right(data.get(name)):
             raise wire.Garbled(f"not a report: {name} is {data.get(name)!r:.200}")
@@ -62,12 +63,19 @@ def restored(data: dict[str, Any], item: pytest.Item) -> pytest.TestReport:
         raise wire.Garbled(f"a report of another test: {data['nodeid']}")
     try:
         report: pytest.TestReport = item.config.hook.pytest_report_from_serializable(
-            config=item.config, data=restore_tuples(data)
+            config=item.config, data=data
         )
         if data["longrepr"]:
             assert isinstance(report.longreprtext, str)  # as the terminal shows it
             crash = getattr(report.longrepr, "reprcrash", None)
             assert crash is None or isinstance(crash.message, str)
+        if rendered is not None:
+            without_markup, with_markup = map(str, rendered)
+            report.longrepr = Rendered([without_markup, with_markup])
+        of_subtest = data.get("_subtest.context")
+        if of_subtest is not None:
+            # Made once more, it holds the repr of the repr of each value.
+            object.__setattr__(report.context, "kwargs", dict(of_subtest["kwargs"]))
     except Exception as error:
         raise wire.Garbled(f"not a report: {type(error).__name__}: {error}") from error
     return report
@@ -87,22 +95,23 @@ def _is_number(value: object) -> bool:
 
 def _is_list_of_pairs(value: object) -> bool:
     return isinstance(value, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in value
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in value
     )
 
 
 def _is_location(value: object) -> bool:
     match value:
         case [str(), int() | None, str() | None]:
-            return True
+            return isinstance(value, tuple)
     return False
 
 
 def _is_explanation(value: object) -> bool:
     match value:
-        case None | str() | dict() | [str(), int() | None, str()]:
-            return True
-    return False
+        case [str(), int() | None, str()]:
+            return isinstance(value, tuple)
+    return value is None or isinstance(value, (str, dict))
 
 
 def _are_sections(value: object) -> bool:
@@ -142,16 +151,6 @@ def shorten(report: pytest.TestReport) -> None:
         report.longrepr = f"{text[:_KEPT]}[… {len(text) - _KEPT} characters]"
 
 
-def restore_tuples(data: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples, and pytest wants some: terminal.py asserts that a skip's longrepr is one."""
-    if isinstance(data["longrepr"], list):
-        data["longrepr"] = tuple(data["longrepr"])
-    data["location"] = tuple(data["location"])
-    for name in ("sections", "user_properties"):
-        data[name] = [tuple(pair) for pair in data[name]]
-    return data
-
-
 _OURS = f"{os.path.dirname(os.path.abspath(__file__))}/"
 
 
@@ -167,6 +166,7 @@ def forget_our_frames(error: BaseException) -> None:
 
 
 Frame = tuple[str, int, str]  # file, line, function
+_LONGEST = 1 << 20  # lines of a file
 
 
 def frames_of(error: BaseException) -> list[Frame]:
@@ -183,7 +183,9 @@ def with_frames(error: BaseException, frames: list[Frame]) -> BaseException:
     """The error, to be raised with a traceback that ends in these frames of another process."""
     traceback = None
     for path, line, name in reversed(frames):
-        code = compile("\n" * (line - 1) + "raise error", path, "exec").replace(co_name=name)
+        code = compile("\n" * (min(line, _LONGEST) - 1) + "raise error", path, "exec").replace(
+            co_name=name
+        )
         with contextlib.suppress(type(error)):
             exec(code, {"error": error.with_traceback(None)})
         at: Any = error.__traceback__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Any
 
@@ -15,7 +16,8 @@ _LIVE = ("_when", "_section_name_shown", "_first_record_emitted", "_test_outcome
 def state(config: pytest.Config) -> dict[str, Any] | None:
     """What this process knows of the terminal, all of it put out; None if only one writes there."""
     reporter, live = _reporter(config), _live(config)
-    if live is None and config.option.capture not in ("no", "tee-sys"):
+    both_write = config.option.setupshow or config.option.usepdb or config.option.trace
+    if live is None and config.option.capture not in ("no", "tee-sys") and not both_write:
         return None
     flush(config)
     known = {name: getattr(live, name) for name in _LIVE} if live is not None else {}
@@ -60,6 +62,50 @@ def flush(config: pytest.Config) -> None:
         if stream is not None:
             with contextlib.suppress(ValueError, OSError):  # a test's closed stream
                 stream.flush()
+
+
+class Mute:
+    """Lets nothing out on the terminal and into the log file, until it ends; captured is as ever."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        null = os.open(os.devnull, os.O_WRONLY)
+        self.saved = {fd: os.dup(fd) for fd in _ways_out(config)}
+        for fd in self.saved:
+            os.dup2(null, fd, inheritable=fd < 3)
+        os.close(null)
+
+    def end(self) -> None:
+        flush(self.config)
+        for fd, saved in self.saved.items():
+            if not _is_captured(self.config, fd):
+                os.dup2(saved, fd, inheritable=fd < 3)
+            os.close(saved)
+
+
+def _ways_out(config: pytest.Config) -> list[int]:
+    fds = {1, 2}
+    for capture in _fd_captures(config):
+        fds.add(capture.targetfd_save)
+    handler: Any = getattr(
+        config.pluginmanager.getplugin("logging-plugin"), "log_file_handler", None
+    )
+    if getattr(handler, "stream", None) is not None:
+        fds.add(handler.stream.fileno())
+    return sorted(fds)
+
+
+def _is_captured(config: pytest.Config, fd: int) -> bool:
+    """Whether the capturing has put its file there meanwhile, and will put back what we restore."""
+    return any(
+        capture.targetfd == fd and capture._state == "started" for capture in _fd_captures(config)
+    )
+
+
+def _fd_captures(config: pytest.Config) -> list[Any]:
+    capturing = getattr(config.pluginmanager.getplugin("capturemanager"), "_global_capturing", None)
+    both = [getattr(capturing, name, None) for name in ("out", "err")]
+    return [capture for capture in both if hasattr(capture, "targetfd_save")]
 
 
 def _reporter(config: pytest.Config) -> Any:

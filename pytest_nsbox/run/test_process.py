@@ -26,7 +26,7 @@ from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, screen, wire
+from pytest_nsbox.run import fixtures, junit, screen, wire
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.reports import (
     forget_our_frames,
@@ -88,13 +88,19 @@ class TestProcess:
 
     __test__ = False
 
-    def __init__(self, item: pytest.Item, options: SandboxOptions, home: Home) -> None:
+    def __init__(
+        self, item: pytest.Item, options: SandboxOptions, home: Home, rehearses: bool
+    ) -> None:
         self.item = item
         self.config = item.config
         self.options = options
         self.home = home
+        self.rehearses = rehearses
+        self.mute: screen.Mute | None = None  # while setup hooks repeat what they rehearsed
         self.pid = _getpid()
         self.inherited = Inherited(item)
+        self.xml = junit.Recorded(item)
+        self.told: list[tuple[pytest.TestReport, set[str]]] = []  # reports and what they held
 
     def is_copy(self) -> bool:
         """Whether this is a child that the test forked, and that has come back: it has no say."""
@@ -103,7 +109,7 @@ class TestProcess:
     def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
         """Run the item, and say how that ended."""
         session = self.item.session
-        fixtures.use_test_process_state(self.item, self.inherited.take_place)
+        fixtures.use_test_process_state(self.item, self.begin_setup)
         self.become_the_reporter(counting=log)
         screen.keep_heading(self.config, "setup")
         if self.config.pluginmanager.hasplugin("warnings"):
@@ -116,7 +122,9 @@ class TestProcess:
             runtestprotocol(self.item, log=True, nextitem=nextitem)
         except Exit as error:
             self.finish()
-            self.send("exit", reason=str(error.msg), returncode=error.returncode)
+            self.send(
+                "exit", added=self.added(), reason=str(error.msg), returncode=error.returncode
+            )
         except KeyboardInterrupt as error:
             self.finish()
             self.send("interrupt", text=[str(arg) for arg in error.args], frames=frames_of(error))
@@ -129,9 +137,25 @@ class TestProcess:
             self.send(
                 "end",
                 screen=screen.state(self.config),
+                added=self.added(),
                 shouldfail=session.shouldfail,
                 shouldstop=session.shouldstop,
             )
+
+    def begin_setup(self) -> None:
+        """The setup hooks have let the test go on: here is where fixtures are set up."""
+        if self.rehearses:
+            output = self.inherited.of_hooks()
+            self.send("go on", output=output, screen=screen.state(self.config))
+            screen.flush(self.config)
+            _exit(0)
+        self.unmute()
+        self.inherited.take_place()
+
+    def unmute(self) -> None:
+        if self.mute is not None:
+            self.mute.end()
+            self.mute = None
 
     def carry(self, collected: list[Mapping[str, Any]]) -> None:
         """Send home what plugins have collected."""
@@ -164,6 +188,7 @@ class TestProcess:
         """Send a report home."""
         if self.is_copy():
             return
+        self.unmute()
         config = self.config
         # Not a query: the implementation of subtests *changes* report.outcome, from a count that
         # only this process has.
@@ -181,10 +206,24 @@ class TestProcess:
     def send_report(self, report: pytest.TestReport) -> None:
         config = self.config
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
-        rendered, screen_now = render(report, config), screen.state(config)
-        self.send("report", data=data, rendered=rendered, screen=screen_now)
+        screen_now = screen.state(config)
+        self.send(
+            "report",
+            data=data,
+            rendered=render(report, config),
+            xml=self.xml.news(),
+            screen=screen_now,
+        )
+        self.told.append((report, set(vars(report))))
         if screen_now is not None:  # until the controller has told of it nothing else is put out
             screen.adopt(config, self.answer())
+
+    def added(self) -> list[dict[str, Any]]:
+        """What plugins have written on each report after it was told (pdb: that it was shown)."""
+        return [
+            {name: value for name, value in vars(report).items() if name not in held}
+            for report, held in self.told
+        ]
 
     def take_terminal(self) -> None:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""
@@ -231,7 +270,8 @@ class TestProcess:
 
     def warn(self, warning: warnings.WarningMessage) -> None:
         """Where ``catch_warnings`` of the controller recorded: streams, so that a crash loses none."""
-        self.send("warning", **warning_to_send(warning))
+        if self.mute is None:
+            self.send("warning", **warning_to_send(warning))
 
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""
@@ -253,6 +293,8 @@ def run(
     random_state: object,
     *,
     log: bool,
+    rehearses: bool,
+    rehearsed: bool,
     enter: Callable[[str], None],
     cwd: str,
 ) -> NoReturn:
@@ -267,7 +309,9 @@ def run(
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
         if faulthandler.is_enabled():
             faulthandler.enable(stacks_fd)  # a crash goes into its report, not on the terminal
-        current = TestProcess(item, options, home)
+        current = TestProcess(item, options, home, rehearses)
+        if rehearsed:
+            current.mute = screen.Mute(item.config)
         current.run(nextitem, log=log)
         status = 0
     except BaseException:

@@ -1,5 +1,7 @@
 """Framing between a test process and its controller: JSON objects, never pickle.
 
+What JSON has no word for and reports do hold (tuples above all) travels as an object with a tag.
+
 A test may do anything, with our end of the pipe too.  So the receiver believes nothing: a frame
 that is not one of ours ends the conversation (``Garbled``), it does not end the run.
 """
@@ -11,14 +13,20 @@ import mmap
 import os
 import select
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 Message = dict[str, Any]
 
 # What each type of message must hold.
 _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "report": {"data": dict, "rendered": (list, type(None)), "screen": (dict, type(None))},
+    "report": {
+        "data": dict,
+        "rendered": (list, type(None)),
+        "xml": (dict, type(None)),
+        "screen": (dict, type(None)),
+    },
     "warning": {
         "text": str,
         "module": str,
@@ -31,12 +39,14 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "changes": {},
     "terminal": {},
     "carried": {"data": dict},
+    "go on": {"output": list, "screen": (dict, type(None))},
     "end": {
         "screen": (dict, type(None)),
         "shouldfail": (bool, str),
         "shouldstop": (bool, str),
+        "added": list,
     },
-    "exit": {"reason": str, "returncode": (int, type(None))},
+    "exit": {"reason": str, "returncode": (int, type(None)), "added": list},
     "interrupt": {"text": list, "frames": list},
     "trouble": {"text": str},
 }
@@ -78,15 +88,57 @@ def check(message: Message) -> None:
             raise Garbled(f"not a message: {message['type']!r} with {name}={message.get(name)!r}")
 
 
+_TAG = "!"
+_DEEP = 100  # then something refers to itself, most likely
+_MAKE: dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": dict,
+    "bytes": lambda text: text.encode("latin-1"),
+    "path": Path,
+}
+
+
 def encode(message: Message, on_foreign: Callable[[object], str] = repr) -> bytes:
-    """A frame. ``on_foreign`` stands in for a value that JSON cannot express.
+    """A frame. ``on_foreign`` stands in for a value that we cannot express.
 
     Raises TooLong.
     """
-    payload = _dumps(message, default=on_foreign).encode("ascii")
+    payload = _dumps(_pack(message, on_foreign, 0), default=on_foreign).encode("ascii")
     if len(payload) > _MAX_FRAME:
         raise TooLong(f"a message of {len(payload)} bytes; the most is {_MAX_FRAME}")
     return _HEADER.pack(_MAGIC, len(payload)) + payload
+
+
+def _pack(value: Any, on_foreign: Callable[[object], str], depth: int) -> Any:
+    """The value in JSON's types, and objects with a tag."""
+    if isinstance(value, str | int | float | None):
+        return value
+    if depth > _DEEP:
+        return on_foreign(value)
+
+    def pack(values: Iterable[Any]) -> list[Any]:
+        return [_pack(value, on_foreign, depth + 1) for value in values]
+
+    if isinstance(value, list):
+        return pack(value)
+    if isinstance(value, dict):
+        if _TAG not in value and all(isinstance(key, str) for key in value):
+            return dict(zip(value, pack(value.values()), strict=True))
+        return {_TAG: "dict", "of": pack(value.items())}
+    for kind in (tuple, set, frozenset):
+        if isinstance(value, kind):
+            return {_TAG: kind.__name__, "of": pack(value)}
+    if isinstance(value, bytes):
+        return {_TAG: "bytes", "of": value.decode("latin-1")}
+    if isinstance(value, Path):
+        return {_TAG: "path", "of": str(value)}
+    return on_foreign(value)
+
+
+def _unpack(found: dict[str, Any]) -> Any:
+    return _MAKE[found[_TAG]](found["of"]) if _TAG in found else found
 
 
 def write(fd: int, frame: bytes) -> None:
@@ -174,8 +226,8 @@ class Reader:
                 payload = bytes(view[_HEADER.size : end])
             del self._buffer[:end]
             try:
-                message = json.loads(payload)
-            except (ValueError, RecursionError) as error:
+                message = json.loads(payload, object_hook=_unpack)
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
                 raise Garbled(f"not a message: {payload[:40]!r}") from error
             if not isinstance(message, dict) or not isinstance(message.get("type"), str):
                 raise Garbled(f"not a message: {payload[:40]!r}")

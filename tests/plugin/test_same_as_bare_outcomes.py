@@ -167,19 +167,21 @@ def test_warnings_of_every_kind(
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("phase", "how"),
     [
-        "pytest.exit('enough', returncode=42)",
-        "pytest.exit('enough')",
-        "raise KeyboardInterrupt",
-        "raise KeyboardInterrupt('^C')",
-        "request.session.shouldstop = 'told to stop'",
-        "request.session.shouldfail = 'told to fail'",
+        ("setup", "pytest.exit('enough')"),
+        ("call", "pytest.exit('enough', returncode=42)"),
+        ("teardown", "pytest.exit('enough')"),
+        ("setup", "raise KeyboardInterrupt"),
+        ("call", "raise KeyboardInterrupt('^C')"),
+        ("teardown", "raise KeyboardInterrupt"),
+        ("setup", "request.session.shouldstop = 'told to stop'"),
+        ("call", "request.session.shouldfail = 'told to fail'"),
+        ("teardown", "request.session.shouldstop = 'told to stop'"),
     ],
 )
-@pytest.mark.parametrize("phase", ["setup", "call", "teardown"])
 def test_the_end_of_a_run(
-    pytester: pytest.Pytester, same_as_bare: SameAsBare, how: str, phase: str
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, phase: str, how: str
 ) -> None:
     pytester.makepyfile(
         f"""

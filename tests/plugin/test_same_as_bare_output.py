@@ -96,7 +96,7 @@ def test_a_suite_that_speaks_in_every_phase(
         ["--tb=short", "--show-capture=no"],
         ["--tb=line"],
         ["--tb=native", "--color=yes"],
-        ["--full-trace", "-vv"],
+        ["--full-trace", "-vv", "-k", "not endless"],
     ],
     ids=" ".join,
 )

@@ -46,10 +46,9 @@ SUITE = {
     [
         ["-x"],
         ["--maxfail=2", "-v"],
-        ["-k", "it or error", "-rA"],
+        ["-k", "it or error", "-rA", "-q", "--tb=no"],
         ["--durations=0", "-vv"],
         ["--collect-only"],
-        ["-q", "--tb=no"],
         ["-p", "no:logging", "-p", "no:junitxml", "--color=yes"],
         ["-p", "no:terminal", "-p", "no:cacheprovider"],
     ],
@@ -60,3 +59,58 @@ def test_a_suite_with_every_outcome(
 ) -> None:
     pytester.makepyfile(**SUITE)
     same_as_bare(*args)
+
+
+def test_runs_that_remember_the_last_one(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makepyfile(**SUITE)
+    pytester.makepyfile(
+        test_cache="""
+        import os
+
+        def test_remembers(cache):
+            seen = cache.get("own/seen", [])
+            print("seen", seen)
+            cache.set("own/seen", [*seen, len(seen)])
+            assert len(seen) != 1
+            (cache.mkdir("own") / "file").write_text("x")
+        """
+    )
+    for args in (["-rA"], ["--lf"], ["--ff", "-v"], ["--sw"], ["--sw", "--sw-skip"], ["--nf"]):
+        same_as_bare("--tb=no", *args)
+    same_as_bare("--lf", "--cache-show")
+
+
+@pytest.mark.parametrize("mode", ["prepend", "append", "importlib"])
+def test_modules_imported_in_every_way(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, mode: str
+) -> None:
+    pytester.makepyfile(
+        **{
+            "package/__init__": "",
+            "package/conftest": """
+                import pytest
+
+                @pytest.fixture(scope="module")
+                def helped(): return "helped"
+                """,
+            "package/test_in": """
+                import sys, warnings
+
+                class OwnWarning(UserWarning): pass
+                def test_it(helped):
+                    warnings.warn("own", OwnWarning)
+                    print(__name__, __name__ in sys.modules, sys.path[:1] == [helped])
+                    left, right = [1, 2], [1, 3]
+                    assert left == right
+                """,
+            "tests/test_other": """
+                def test_it(): assert {"key": "value"} == {"key": "other"}
+                def test_late_import():
+                    import colorsys
+                    assert colorsys.__file__ is None
+                """,
+        }
+    )
+    same_as_bare(f"--import-mode={mode}", "-rA", "-vv")

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,8 +81,35 @@ def test_a_message_larger_than_any_buffer_arrives_whole(ends: Ends) -> None:
 
 
 def test_a_value_that_json_has_no_word_for_arrives_as_its_repr(ends: Ends) -> None:
-    wire.write(ends[0].fileno(), wire.encode({"type": "report", "value": {1, 2}}))
-    assert read_all(ends) == [{"type": "report", "value": "{1, 2}"}]
+    wire.write(ends[0].fileno(), wire.encode({"type": "report", "value": [1j]}))
+    assert read_all(ends) == [{"type": "report", "value": ["1j"]}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, [(2,)], ()),
+        {1: "one", "two": (2,)},
+        {"!": "tuple", "of": [1]},
+        {1, (2, 3)},
+        frozenset({"x"}),
+        b"\x00\xff",
+        Path("/some/where"),
+        [None, True, 1.5, {"nested": {"deep": b""}}],
+    ],
+    ids=repr,
+)
+def test_a_value_of_pythons_own_types_arrives_as_it_is(ends: Ends, value: object) -> None:
+    wire.write(ends[0].fileno(), wire.encode({"type": "report", "value": value}))
+    (message,) = read_all(ends)
+    assert (message["value"], type(message["value"])) == (value, type(value))
+
+
+def test_a_value_that_holds_itself_is_cut_off(ends: Ends) -> None:
+    value: list[object] = []
+    value.append(value)
+    wire.write(ends[0].fileno(), wire.encode({"type": "report", "value": value}))
+    assert "[[...]]" in str(read_all(ends))
 
 
 def test_who_sends_may_choose_what_stands_in_for_a_foreign_value() -> None:
@@ -137,6 +165,10 @@ def frame(payload: bytes, magic: bytes = b"nsbx") -> bytes:
         struct.pack("!4sI", b"nsbx", (1 << 30) + 1),
         frame(b""),
         frame(b"not JSON"),
+        frame(b'{"type": "end", "x": {"!": "nothing", "of": 1}}'),
+        frame(b'{"type": "end", "x": {"!": "tuple"}}'),
+        frame(b'{"type": "end", "x": {"!": "set", "of": [[]]}}'),
+        frame(b'{"type": "end", "x": {"!": "bytes", "of": 1}}'),
         frame(b"\xff\xfe\xfd"),
         frame(b"[]"),
         frame(b"{}"),
@@ -150,6 +182,10 @@ def frame(payload: bytes, magic: bytes = b"nsbx") -> bytes:
         "too long",
         "empty",
         "no JSON",
+        "unknown tag",
+        "tag alone",
+        "unhashable in a set",
+        "bytes of a number",
         "no UTF-8",
         "a list",
         "no type",

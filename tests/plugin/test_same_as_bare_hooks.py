@@ -1,0 +1,221 @@
+"""The same run bare and sandboxed: hooks of a conftest, reports, and the XML of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+SameAsBare = Callable[..., pytest.RunResult]
+
+EVERY_HOOK = """
+    import pytest
+
+    WRAPPED = {
+        "pytest_runtest_protocol": "item",
+        "pytest_runtest_logstart": "nodeid",
+        "pytest_runtest_setup": "item",
+        "pytest_runtest_call": "item",
+        "pytest_runtest_teardown": "item",
+        "pytest_runtest_makereport": "item",
+        "pytest_runtest_logreport": "report",
+        "pytest_runtest_logfinish": "nodeid",
+        "pytest_fixture_setup": "fixturedef",
+        "pytest_fixture_post_finalizer": "fixturedef",
+        "pytest_pyfunc_call": "pyfuncitem",
+        "pytest_report_teststatus": "report",
+        "pytest_warning_recorded": "nodeid",
+        "pytest_exception_interact": "node",
+    }
+
+    def told(value):
+        if isinstance(value, pytest.TestReport):
+            return f"{value.when} {value.outcome}"
+        return getattr(value, "name", None) or getattr(value, "argname", value)
+
+    def wrapper(name, argument):
+        namespace = {"told": told}
+        exec(
+            f"def {name}({argument}):\\n"
+            f"    print('<', {name!r}, told({argument}))\\n"
+            f"    result = yield\\n"
+            f"    print('>', {name!r}, told({argument}))\\n"
+            f"    return result\\n",
+            namespace,
+        )
+        return pytest.hookimpl(wrapper=True)(namespace[name])
+
+    globals().update({name: wrapper(name, argument) for name, argument in WRAPPED.items()})
+"""
+
+
+@pytest.mark.parametrize("args", [["-s"], ["-rA", "-p", "no:terminal"]], ids=" ".join)
+def test_wrappers_of_every_hook(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, args: list[str]
+) -> None:
+    pytester.makeconftest(EVERY_HOOK)
+    pytester.makepyfile(
+        """
+        import unittest, warnings
+        import pytest
+
+        @pytest.fixture
+        def narrow(): yield
+        def test_passes(narrow): pass
+        def test_fails(narrow): assert False
+        def test_warns(): warnings.warn("look out")
+        @pytest.mark.skip
+        def test_skipped(narrow): pass
+        @pytest.mark.xfail
+        def test_xfails(narrow): assert False
+        class TestCase(unittest.TestCase):
+            def test_method(self): self.fail("no")
+        """
+    )
+    same_as_bare(*args)
+
+
+def test_a_report_that_plugins_write_on(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makeconftest(
+        """
+        import pathlib
+        import pytest
+
+        key = pytest.StashKey()
+        VALUE = (1, [2, (3,)], {4: "four", "five": b"5"}, {6}, frozenset({7}), None, 8.5)
+
+        def pytest_collection_modifyitems(items): items.reverse()
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            item.stash.setdefault(key, []).append(report.when)
+            setattr(item, "rep_" + report.when, report)
+            report.seen = list(item.stash[key])
+            report.value = VALUE
+            report.funcargs = sorted(item.funcargs)
+            report.where = pathlib.Path("/some/where")
+            report.sections.append(("added", f"by a plugin in {report.when}"))
+            report.user_properties.append(("phase", (report.when, VALUE)))
+            if call.excinfo is not None:
+                report.longrepr.addsection("more", "on the failure")
+            return report
+
+        def pytest_runtest_logreport(report):
+            assert report.value == VALUE
+            print("seen", report.when, report.seen, report.funcargs, report.value, report.where)
+            print(report.user_properties, report.keywords, report.location, report.sections)
+
+        def pytest_report_teststatus(report, config):
+            if report.when == "call" and report.passed:
+                return "excellent", "!", ("EXCELLENT", {"green": True})
+
+        @pytest.fixture
+        def verdict(request):
+            yield
+            print("in teardown:", request.node.rep_call.outcome, request.node.rep_setup.when)
+        """
+    )
+    pytester.makepyfile(
+        """
+        def test_first(verdict, tmp_path): pass
+        def test_second(verdict, request): assert request is None
+        def test_third(record_property): record_property("own", ("a", 1))
+        """
+    )
+    same_as_bare("-s", "-v")
+
+
+def test_properties_in_the_xml(pytester: pytest.Pytester, same_as_bare: SameAsBare) -> None:
+    pytester.makepyfile(
+        """
+        import pathlib
+        import pytest
+
+        @pytest.fixture(scope="session", autouse=True)
+        def session(record_testsuite_property):
+            record_testsuite_property("from", "a fixture")
+
+        @pytest.fixture(scope="session")
+        def broken_late():
+            yield
+            raise ValueError("late")
+
+        def test_suite(record_testsuite_property): record_testsuite_property("from", "a <test>")
+        def test_attribute(record_xml_attribute):
+            record_xml_attribute("assertions", 7)
+            record_xml_attribute("name", "another name")
+        def test_property(record_property):
+            record_property("text", "<&>")
+            record_property("tuple", (1, "two"))
+            record_property("path", pathlib.Path("/some/where"))
+            record_property("bytes", b"bytes")
+            assert False
+        def test_output(): print("put out"); assert False
+        def test_error(nowhere): pass
+        def test_skips(): pytest.skip("why")
+        @pytest.mark.xfail(reason="known")
+        def test_xfail(): assert False
+        def test_again(record_testsuite_property): record_testsuite_property("again", "yes")
+        def test_last(broken_late, record_xml_attribute): record_xml_attribute("status", "odd")
+        """
+    )
+    for family in ("xunit1", "xunit2"):
+        same_as_bare(
+            *("--junitxml=report.xml", "-o", f"junit_family={family}", "-o", "junit_logging=all"),
+        )
+
+
+def test_a_setup_hook_that_skips(pytester: pytest.Pytester, same_as_bare: SameAsBare) -> None:
+    pytester.makeconftest(
+        """
+        import logging, warnings
+        import pytest
+
+        def pytest_runtest_setup(item):
+            print("hook")
+            logging.warning("log of the hook")
+            warnings.warn("warning of the hook")
+            if "skipped" in item.name: pytest.skip("by a hook")
+            if "failed" in item.name: pytest.fail("by a hook")
+        """
+    )
+    pytester.makepyfile(
+        """
+        import logging, os
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def broken():
+            print("broken up")
+            raise ValueError("no fixture")
+
+        @pytest.fixture(scope="module")
+        def broad(request):
+            logging.warning("log of the fixture")
+            print("broad up for", request.node.name, os.environ["PYTEST_CURRENT_TEST"])
+            yield
+            print("broad down", os.environ["PYTEST_CURRENT_TEST"])
+
+        @pytest.fixture(scope="module", params=[1, 2])
+        def param(request):
+            print("param up", request.param)
+            yield
+            print("param down", request.param)
+
+        def test_skipped(broad): pass
+        def test_failed(broad): pass
+        def test_runs(broad): pass
+        def test_skipped_again(broad): pass
+        def test_param(param): pass
+        def test_param_skipped(param): pass
+        def test_broken(broken): pass
+        def test_broken_skipped(broken): pass
+        def test_broken_again(broken): pass
+        def test_runs_last(broad): pass
+        """
+    )
+    for args in (["-rA"], ["-s", "-v"], ["--log-cli-level=INFO", "--log-file=log.txt"]):
+        same_as_bare(*args)
