@@ -90,7 +90,7 @@ def _name(extension: type) -> list[str]:
 def _find(name: list[str]) -> Any:
     module, qualname = name
     try:
-        return reduce(getattr, qualname.split("."), importlib.import_module(module))  # type: ignore[arg-type]
+        return reduce(getattr, qualname.split("."), importlib.import_module(module))
     except (ImportError, AttributeError):
         pytest.fail(
             f"nsbox: {module}.{qualname} is made in a function, so that its snapshots cannot be "
