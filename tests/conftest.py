@@ -62,12 +62,16 @@ def few_plugins() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def plugins_of_the_module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And those that the test module names in PLUGINS."""
-    names = getattr(request.module, "PLUGINS", ()) if request.module else ()
-    if names:
-        monkeypatch.setenv("PYTEST_ADDOPTS", options_for((*_PLUGINS, *names)))
+@pytest.fixture
+def pytester(
+    pytester: pytest.Pytester, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """pytest's own, which forgets PYTEST_ADDOPTS: the few, and those that the module names."""
+    names = (*_PLUGINS, *getattr(request.module, "PLUGINS", ()))
+    monkeypatch.setenv("PYTEST_ADDOPTS", options_for(names))
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)  # a run of its own, in no worker of ours
+    return pytester
 
 
 def options_for(plugins: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""pytest-django: the test database is the controller's, what a test writes to it the sandbox's."""
+"""pytest-django: the test database is made once; what a test writes to it stays in the sandbox."""
 
 from __future__ import annotations
 
