@@ -36,7 +36,7 @@ def run(
 ) -> NoReturn:
     """Become the init of ``box``; never returns.
 
-    Sends one message to the supervisor: ``steps`` (which of the plan's had to be mended; see
+    Sends one message to the supervisor: ``left_out`` (which of the plan's steps; see
     ``rootfs.execute``), ``notes`` and the fds of the namespaces and of ``/proc``, or ``error``.
     Lives until the supervisor closes its end, and takes every process of the sandbox along.
     """
@@ -48,7 +48,7 @@ def run(
         os.closerange(supervisor.fileno() + 1, 65536)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel then reaps for us: wait(2)
         try:
-            mended, notes = rootfs.execute(plan, box)
+            left_out, notes = rootfs.execute(plan, box)
             enter(box.root)
             if hostname is not None:
                 sethostname(hostname)
@@ -60,8 +60,7 @@ def run(
         fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         # Nobody may join before that: a test has what we have, and could trace us.
         privileges.drop(keep_capabilities, other_capabilities, traceable=False)
-        dropped = [i for i, step in enumerate(plan.steps) if step not in mended.steps]
-        message = {"kinds": kinds, "notes": notes, "dropped": dropped}
+        message = {"kinds": kinds, "notes": notes, "left_out": left_out}
         channel.send(supervisor, message, fds)
         for fd in fds:
             os.close(fd)

@@ -351,17 +351,18 @@ def make_templates(*, rootless: bool) -> None:
     attach(f"{HOST}/sys", sys_, read_only=True, recursive=True)
 
 
-def execute(plan: Plan, box: Box) -> tuple[Plan, list[str]]:
-    """Mount the plan in ``box``; the plan with what went wrong mended, and notes about that.
+def execute(plan: Plan, box: Box) -> tuple[list[int], list[str]]:
+    """Mount the plan in ``box``; which of its steps had to be left out, and notes about all trouble.
 
     A mount of the host's that cannot be shown must not cost the user the run: an overlay falls back
     to a read-only bind, and that to nothing, said in a note.  A step of our own does raise, and so
     does a root filesystem of which nothing is copy-on-write.
     """
-    steps: list[Step] = []
+    left_out: list[int] = []
     notes: list[str] = []
     refusal: SyscallError | None = None  # the first of the root filesystem
-    for step in plan.steps:
+    is_writable = False  # whether any of that is copy-on-write
+    for number, step in enumerate(plan.steps):
         try:
             step.execute(box)
         except SyscallError as error:
@@ -371,14 +372,16 @@ def execute(plan: Plan, box: Box) -> tuple[Plan, list[str]]:
                 refusal = refusal or error
             mended = _fall_back(step, box)
             how = mended.describe() if mended else "left out"
-            notes.append(f"{step.target}: {how}, since {error}")
+            # The same words for every sandbox: no path of this one.
+            why = f"{error.syscall}: {in_words(error.errno or 0)}"
+            notes.append(f"{step.target}: {how}, since {why}")
             if mended is None:
-                continue
-            step = mended
-        steps.append(step)
-    if refusal and not any(isinstance(step, Overlay) and step.of_root for step in steps):
+                left_out.append(number)
+        else:
+            is_writable |= isinstance(step, Overlay) and step.of_root
+    if refusal and not is_writable:
         raise refusal
-    return (plan if not notes else plan._replace(steps=tuple(steps))), notes
+    return left_out, notes
 
 
 def _fall_back(step: Step, box: Box) -> Step | None:

@@ -234,7 +234,7 @@ class Supervisor:
                 text = "the init of a sandbox has died while it made it"
                 raise BuildError(errno.ECHILD, text) from error
             raise
-        if message["dropped"] or message["notes"]:
+        if message["left_out"] or message["notes"]:
             plan = mend(plan, message)
             self.plans[without] = mend(basis, message)
         answer = {"sandbox": self.number, "kinds": message["kinds"], "notes": plan.notes}
@@ -276,8 +276,8 @@ class BuildError(OSError):
 
 
 def mend(plan: rootfs.Plan, message: channel.Message) -> rootfs.Plan:
-    """The plan without the steps that an init had to do without, and with its notes."""
-    left = tuple(s for i, s in enumerate(plan.steps) if i not in message["dropped"])
+    """The plan without the steps that an init had to leave out, and with its notes."""
+    left = tuple(s for i, s in enumerate(plan.steps) if i not in message["left_out"])
     notes = tuple(dict.fromkeys((*plan.notes, *message["notes"])))
     return plan._replace(steps=left, notes=notes)
 

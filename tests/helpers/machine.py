@@ -129,6 +129,16 @@ def closed() -> None:
         os.chmod(f"{PLACE}/{name}", 0o700)
 
 
+def layered() -> None:
+    """An overlay on an overlay: the kernel has no third one on it."""
+    lower = os.path.dirname(_file("layers/0/file", "lowest"))
+    for number in (1, 2):
+        upper, work = _directory(f"layers/upper{number}"), _directory(f"layers/work{number}")
+        target = _directory(f"layers/{number}")
+        mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}")
+        lower = target
+
+
 def many() -> None:
     """Three hundred mounts, of two sorts."""
     for number in range(300):

@@ -97,3 +97,28 @@ def test_hundreds_of_mounts_are_all_there(pytester: pytest.Pytester, run_pytest:
     result = run_pytest("--nsbox=all", on=["scratch", "many"])
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*left empty*")
+
+
+def test_what_takes_no_overlay_is_read_only_in_every_sandbox(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        f"""
+        from pathlib import Path
+        import pytest
+
+        FILE = Path("{machine.PLACE}/layers/2/file")
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(number):
+            assert FILE.read_text() == "lowest"
+            with pytest.raises(OSError, match="Read-only"):
+                FILE.write_text("test")
+        """
+    )
+    result = run_pytest("--nsbox=all", on=["scratch", "layered"])
+    result.assert_outcomes(passed=4)
+    layer = f"{machine.PLACE}/layers/2"
+    assert [line for line in result.outlines if line.startswith(f"{layer}: ")] == [
+        f"{layer}: read-only bind {layer}, since mount: Invalid argument (EINVAL)"
+    ]
