@@ -110,7 +110,6 @@ def on_a_terminal(command: list[str], directory: Path) -> str:
         stdout=theirs,
         stderr=theirs,
         cwd=directory,
-        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
         start_new_session=True,
     )
     os.close(theirs)
