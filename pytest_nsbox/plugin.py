@@ -130,10 +130,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     settings = config.stash[settings_key]
-    if settings.mode == "marked" and not settings.defaults:
+    said = [merge(settings.defaults, []).describe()]
+    if settings.jobs > 1:
+        said.append(f"jobs={settings.jobs}")
+    if settings.mode == "marked" and not any(said):
         return None
-    defaults = merge(settings.defaults, []).describe()
-    return f"nsbox: {settings.mode}" + (f", {defaults}" if defaults else "")
+    return ", ".join([f"nsbox: {settings.mode}", *filter(None, said)])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_nsbox.kind import kind_of
 from pytest_nsbox.options import OptionError, SandboxOptions
-from pytest_nsbox.run import adapters, fixtures
+from pytest_nsbox.run import adapters, fixtures, screen
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.fleet import Fleet
@@ -46,6 +46,13 @@ class Controller:
         jobs: int = 1,
     ) -> None:
         self.config = config
+        self.problems: list[str] = []  # with options and with other plugins
+        if jobs > 1 and screen.is_shared(config):
+            self.problems.append(
+                "one job, not several, since tests write on the terminal "
+                "(-s, --capture=tee-sys, --log-cli-level, --setup-show, --pdb or --trace)"
+            )
+            jobs = 1
         self.fleet = Fleet(config, jobs, self.conclude, self.close)
         self.options = options
         self.unavailable = unavailable
@@ -61,13 +68,12 @@ class Controller:
         self._sockets = Sockets(partial(fixtures.is_started_by, session))
         self._generation: object = None
         self.not_copied: list[str] = []
-        self.problems: list[str] = []  # with other plugins
         self._seam = Seam(config, self.runtestprotocol)
 
     def start(self) -> None:
         """Let the supervisor start, while pytest does something else."""
         self.config.pluginmanager.register(child.Relay(), "nsbox-relay")
-        self.problems = adapters.register(self.config)
+        self.problems += adapters.register(self.config)
         with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
             self.client.start()
 
@@ -113,7 +119,6 @@ class Controller:
         return (
             self.fleet.jobs > 1
             and not options.serial
-            and not item.config.option.usepdb
             and not runs_bare(item)
             and not self.refusal()
             and not fixtures.hooks_may_prevent_setup(item)

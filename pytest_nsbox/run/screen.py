@@ -13,12 +13,23 @@ import pytest
 _LIVE = ("_when", "_section_name_shown", "_first_record_emitted", "_test_outcome_written")
 
 
+def is_shared(config: pytest.Config) -> bool:
+    """Whether a test process writes on the terminal, too."""
+    option = config.option
+    return bool(
+        _live(config) is not None
+        or option.capture in ("no", "tee-sys")
+        or option.setupshow
+        or option.usepdb
+        or option.trace
+    )
+
+
 def state(config: pytest.Config) -> dict[str, Any] | None:
     """What this process knows of the terminal, all of it put out; None if only one writes there."""
-    reporter, live = _reporter(config), _live(config)
-    both_write = config.option.setupshow or config.option.usepdb or config.option.trace
-    if live is None and config.option.capture not in ("no", "tee-sys") and not both_write:
+    if not is_shared(config):
         return None
+    reporter, live = _reporter(config), _live(config)
     flush(config)
     known = {name: getattr(live, name) for name in _LIVE} if live is not None else {}
     if reporter is not None:
