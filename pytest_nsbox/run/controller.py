@@ -156,6 +156,8 @@ class Controller:
         self, item: pytest.Item, log: bool = True, nextitem: pytest.Item | None = None
     ) -> list[pytest.TestReport]:
         """pytest's function of that name, in a sandbox where the item is to have one."""
+        if item.config is not self.config:  # a pytest in a test, in its process
+            return self._seam.theirs(item, log=log, nextitem=nextitem)
         options = self.options(item)
         if not isinstance(options, SandboxOptions):
             return self._seam.theirs(item, log=log, nextitem=nextitem)

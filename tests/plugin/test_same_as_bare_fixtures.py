@@ -215,7 +215,7 @@ def test_pytest_in_pytest(pytester: pytest.Pytester, same_as_bare: SameAsBare) -
             pytester.makepyfile("def test_a(): pass\\ndef test_b(): assert False")
             pytester.makeconftest("def pytest_runtest_setup(item): print('inner hook')")
             for how in (pytester.runpytest_inprocess, pytester.runpytest_subprocess):
-                result = how("-p", "no:randomly", "--nsbox=off")
+                result = how("-p", "nsbox", "--nsbox=off")
                 result.assert_outcomes(passed=1, failed=1)
         """
     )
