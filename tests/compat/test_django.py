@@ -26,9 +26,11 @@ SETTINGS = """
 """
 
 SUITE = """
+    import threading
     import urllib.request
     import pytest
     from django.core import mail
+    from django.core.signals import request_finished
     from django.test import TestCase, TransactionTestCase
     from shop.models import Item
 
@@ -76,8 +78,13 @@ SUITE = """
             assert Item.objects.count() == 1
 
     def test_live_server(live_server):
+        # At the end of a request the server looks at the database, which a test must outlive.
+        finished = threading.Semaphore(0)
+        request_finished.connect(lambda **_: finished.release(), weak=False)
         print(urllib.request.urlopen(live_server.url + "/").read())
+        assert finished.acquire(timeout=60)
         urllib.request.urlopen(live_server.url + "/prints")
+        assert finished.acquire(timeout=60)
 """
 
 
