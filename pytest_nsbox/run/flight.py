@@ -77,11 +77,12 @@ class Flight:
                 )
                 stack.enter_context(around)
             try:
-                while self.backlog and self.failure is None:
+                while self.backlog:  # also after a failure: what came before it counts
                     run.receive(self.backlog.popleft(), self.running, self.sandbox)
             except _RERAISE:
                 raise
             except Exception as error:
+                self.backlog.clear()
                 self.fail(error)
 
     def fail(self, error: BaseException) -> None:

@@ -226,6 +226,8 @@ class ItemRun:
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 
     def add_to_told(self, added: list[dict[str, Any]]) -> None:
+        if len(added) != len(self.told) or not all(isinstance(each, dict) for each in added):
+            raise wire.Garbled(f"not a message: it adds to {len(added)} reports")
         for report, attributes in zip(self.told, added, strict=True):
             vars(report).update({**attributes, **vars(report)})  # never what was checked
 

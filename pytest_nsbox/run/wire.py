@@ -84,7 +84,7 @@ def check(message: Message) -> None:
     if fields is None:
         raise Garbled(f"not a message: its type is {message['type']!r}")
     for name, types in fields.items():
-        if not isinstance(message.get(name), types):
+        if name not in message or not isinstance(message[name], types):
             raise Garbled(f"not a message: {message['type']!r} with {name}={message.get(name)!r}")
 
 

@@ -729,7 +729,7 @@ def _frame(message: object, size: int | None = None) -> bytes:
 
 _REPORT: dict[str, Any] = {
     "nodeid": "test_inner.py::test_act[other]",
-    "location": ["test_inner.py", 1, "test_act[other]"],
+    "location": ("test_inner.py", 1, "test_act[other]"),
     "keywords": {}, "outcome": "passed", "longrepr": None, "when": "call",
     "user_properties": [], "sections": [], "duration": 0, "start": 0, "stop": 0,
     "$report_type": "TestReport",
@@ -757,17 +757,27 @@ def _forge(
 def _report(**changes: object) -> Callable[[], bytes]:
     def make() -> bytes:
         nodeid = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
-        return _frame({"type": "report", "data": {**_REPORT, "nodeid": nodeid, **changes}})
+        return _report_frame({**_REPORT, "nodeid": nodeid, **changes})
 
     return make
+
+
+def _report_frame(data: object) -> bytes:
+    from pytest_nsbox.run import wire
+
+    return wire.encode({**dict.fromkeys(wire._FIELDS["report"]), "type": "report", "data": data})
 
 
 def _message(**values: object) -> bytes:
     return _frame(values)
 
 
-_forge("sends_a_report_of_another_test", "another test", lambda: _frame(
-    {"type": "report", "data": {**_REPORT, "nodeid": _innocent()}}), PHASES)  # fmt: skip
+_forge(
+    "sends_a_report_of_another_test",
+    "another test",
+    lambda: _report_frame({**_REPORT, "nodeid": _innocent()}),
+    PHASES,
+)
 
 
 def _innocent() -> str:
@@ -784,7 +794,7 @@ _forge("sends_an_unknown_type", "not a message", _message(type="hello"))
 _forge("sends_an_end_without_values", "not a message", _message(type="end"))
 _forge("sends_a_report_without_data", "not a message", _message(type="report"))
 _forge("sends_a_report_that_is_no_object", "not a message", _message(type="report", data=[]))
-_forge("sends_an_empty_report", "not a report", _message(type="report", data={}))
+_forge("sends_an_empty_report", "not a report", lambda: _report_frame({}))
 _forge("sends_a_warning_without_text", "not a message", _message(type="warning"))
 _forge("sends_an_exit_with_a_bad_code", "not a message",
        _message(type="exit", reason="x", returncode="y"))  # fmt: skip
@@ -803,7 +813,12 @@ _forge("sends_a_report_with_a_bad_traceback", "not a report", _report(
 
 @act("forgery", "not a message|exited with status 0 before its test had ended")
 def says_that_it_has_ended_and_exits() -> None:
-    os.write(_pipe(), _frame({"type": "end", "shouldfail": False, "shouldstop": False}))
+    os.write(
+        _pipe(),
+        _frame(
+            {"type": "end", "screen": None, "shouldfail": False, "shouldstop": False, "added": []}
+        ),
+    )
     os._exit(0)
 
 
