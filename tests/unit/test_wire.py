@@ -226,8 +226,14 @@ def test_a_test_that_replaces_os_write_still_gets_its_report_home(
     [
         ({"type": "hello"}, "its type is 'hello'"),
         ({"type": "report"}, "'report' with data=None"),
-        ({"type": "end", "shouldfail": False, "shouldstop": 3}, "'end' with shouldstop=3"),
-        ({"type": "exit", "reason": "x", "returncode": "1"}, "'exit' with returncode='1'"),
+        (
+            {"type": "end", "screen": None, "shouldfail": False, "shouldstop": 3},
+            "'end' with shouldstop=3",
+        ),
+        (
+            {"type": "exit", "reason": "x", "returncode": "1", "added": []},
+            "'exit' with returncode='1'",
+        ),
     ],
     ids=["unknown type", "nothing in it", "wrong type of a value", "a text for a number"],
 )
