@@ -253,12 +253,13 @@ def test_a_supervisor_that_ends_or_stops_at_any_point_is_replaced(
     result = run_pytest("--tb=short", "-rN")
     text = result.stdout.str()
     outcomes = result.parseoutcomes()
-    assert set(outcomes) <= {"passed", "failed"}, text
-    assert outcomes["passed"] + outcomes["failed"] == 2 * 2 * 8 + 3, text
+    assert set(outcomes) <= {"passed", "failed", "errors"}, text
+    bad = outcomes["failed"] + outcomes.get("errors", 0)
+    assert outcomes["passed"] + bad >= 2 * 2 * 8 + 3, text  # more, if one has died in its teardown
     result.stdout.no_fnmatch_line("*test_after*")
     assert_never_twice(runs.read_text().splitlines(), outcomes["passed"] - 3)
     told = [text.count(told) for told in ("Error: its own failure", "was killed by SIGKILL")]
-    assert sum(told) == outcomes["failed"], text
+    assert sum(told) == bad, text
     assert "the supervisor of the sandboxes has died" in text
     host.assert_clean()
 
