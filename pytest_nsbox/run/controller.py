@@ -103,6 +103,8 @@ class Controller:
             is_ours = True
             if self.may_be_concurrent(item, options):
                 self.start_concurrent(item, nextitem, options)
+                if item.session.shouldfail or item.session.shouldstop:
+                    self.fleet.drain()  # of the one that has caused it not all may be told
                 return True
         self.fleet.drain()
         if item.session.shouldfail or item.session.shouldstop:

@@ -256,10 +256,11 @@ def test_jobs_work_inside_the_workers_of_xdist(pytester: pytest.Pytester, run_py
     pytest.importorskip("xdist")
     pytester.makepyfile(test_one=MANY, test_two=MANY.replace("range(12)", "range(1, 5)"))
     one, two = (run_pytest("--nsbox=all", "-n2", f"--nsbox-jobs={n}", "-q") for n in (1, 2))
-    bad = ("FAILED", "ERROR")
-    found = [sorted(line for line in shown(run) if line.startswith(bad)) for run in (one, two)]
-    assert found[0] == found[1]
-    assert two.parseoutcomes() == one.parseoutcomes()
+    # Which of them has the error of a class' teardown depends on who runs the last of the class.
+    found = [sorted(line for line in shown(run) if line.startswith("FAILED")) for run in (one, two)]
+    assert found[0] == found[1] != []
+    counts = [run.parseoutcomes() for run in (one, two)]
+    assert all(counts[0][name] == counts[1][name] for name in ("passed", "skipped", "xfailed"))
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])

@@ -15,7 +15,7 @@ class Adapter:
         self.worker: Any = next(
             plugin
             for plugin in config.pluginmanager.get_plugins()
-            if type(plugin).__module__ == "xdist.remote"
+            if type(plugin).__name__ == "WorkerInteractor"  # its module is executed, not imported
         )
         self.indices: dict[str, int] = {}
 
