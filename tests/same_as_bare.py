@@ -139,13 +139,12 @@ def files_in(place: Path) -> Iterator[str]:
 
 @pytest.fixture
 def same_dialogue_as_bare(
-    pytester: pytest.Pytester, privilege: list[str], monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, privilege: list[str]
 ) -> Callable[..., list[str]]:
     """Hold a dialogue with pytest on a terminal, bare and in sandboxes: all it shows must be equal.
 
     The dialogue is a list of what to wait for, and what to type then.
     """
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     places = {mode: pytester.path / name for mode, name in _MODES.items()}
 
     def run(dialogue: list[tuple[str, str]], *args: str) -> list[str]:

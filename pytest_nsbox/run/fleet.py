@@ -38,7 +38,7 @@ class Fleet:
 
         ``close``: closes its sandbox, after what is to be kept is copied out.
         """
-        self.config = config
+        self._capture = config.pluginmanager.getplugin("capturemanager")
         self.jobs = jobs
         self.conclude = conclude
         self.close = close
@@ -52,6 +52,8 @@ class Fleet:
         self.flights.append(flight)
         if len(self.flights) == 1:
             self._tell()
+        if self.jobs == 1 and self._capture is not None:
+            self._capture.resume_global_capture()  # at once, and not only when we wait
 
     def make_room(self, is_in_the_way: Callable[[Flight], bool]) -> None:
         """Wait until one more may start. Raises what telling raises: Exit, KeyboardInterrupt."""
@@ -113,6 +115,7 @@ class Fleet:
         by_fd = {}
         poll = select.poll()
         for flight in self.in_the_air:
+            flight.running.answer_now()
             by_fd[flight.running.pidfd] = flight
             if not flight.reader.at_end:
                 by_fd[flight.running.reports] = flight
@@ -138,15 +141,14 @@ class Fleet:
     @contextlib.contextmanager
     def _capturing(self) -> Iterator[None]:
         """What a broad-scoped fixture's thread puts out while we wait belongs to the test, as bare."""
-        capture = self.config.pluginmanager.getplugin("capturemanager")
-        if capture is None:
+        if self._capture is None:
             yield
             return
-        capture.resume_global_capture()
+        self._capture.resume_global_capture()
         try:
             yield
         finally:
-            capture.suspend_global_capture(in_=False)
+            self._capture.suspend_global_capture(in_=False)
 
     def _interrupt(self) -> None:
         """After ^C: let the tests tear down, for as long as the user lets them."""

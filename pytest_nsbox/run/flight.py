@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import os
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -160,6 +161,8 @@ def launch(
         # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
         # for it for ever, and pytest does so on every failure. The child starts its own.
         faulthandler.cancel_dump_traceback_later()
+    # A thread of a broad-scoped fixture may print while we tell of a report.
+    in_step = screen.is_shared(config) or threading.active_count() > 1
     state, cwd = random.getstate(), os.getcwd()
     started = time.monotonic()
     with contextlib.ExitStack() as ours:
@@ -191,7 +194,7 @@ def launch(
                     child.run(
                         run.item, run.nextitem, run.options, home, stacks, state,
                         rehearses=run.rehearses, rehearsed=run.rehearsed,
-                        log=run.is_logged, enter=sandbox.enter, cwd=cwd,
+                        in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,
                     )  # fmt: skip
         except OSError as error:
             # ENOMEM: its init has died, and so its PID namespace takes no more processes.

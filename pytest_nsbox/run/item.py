@@ -189,8 +189,8 @@ class ItemRun:
             screen.adopt(self.config, message["screen"])
             junit.adopt(self.item, message["xml"])
             self.relay_report(restored(message, self.item))
-            if message["screen"] is not None:
-                running.answer(screen.state(self.config))
+            if message["waits"]:
+                running.answer_later(screen.state(self.config))
         elif kind == "warning":
             relay_warning(message)
         elif kind == "changes":

@@ -43,12 +43,22 @@ class Running:
         self.started = started  # time.monotonic()
         self.timed_out = False
         self.has_terminal = False
+        self._due: list[object] = []
         # How it ended, and what it had used; known when it has.
         self.status = 0
         self.usage: resource.struct_rusage | None = None
         self.stacks = ""
         os.set_blocking(reports, False)
         os.set_blocking(answers, False)
+
+    def answer_later(self, value: object) -> None:
+        """Answer when we wait again, and so capture again what is put out here."""
+        self._due.append(value)
+
+    def answer_now(self) -> None:
+        """Give the answers that are due."""
+        while self._due:
+            self.answer(self._due.pop(0))
 
     def answer(self, value: object) -> None:
         """Answer a question of the test process, which waits for it, unless it has died."""

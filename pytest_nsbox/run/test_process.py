@@ -89,13 +89,20 @@ class TestProcess:
     __test__ = False
 
     def __init__(
-        self, item: pytest.Item, options: SandboxOptions, home: Home, rehearses: bool
+        self,
+        item: pytest.Item,
+        options: SandboxOptions,
+        home: Home,
+        *,
+        rehearses: bool,
+        in_step: bool,
     ) -> None:
         self.item = item
         self.config = item.config
         self.options = options
         self.home = home
         self.rehearses = rehearses
+        self.in_step = in_step  # whether the controller puts something out meanwhile
         self.mute: screen.Mute | None = None  # while setup hooks repeat what they rehearsed
         self.pid = _getpid()
         self.inherited = Inherited(item)
@@ -206,16 +213,16 @@ class TestProcess:
     def send_report(self, report: pytest.TestReport) -> None:
         config = self.config
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
-        screen_now = screen.state(config)
         self.send(
             "report",
             data=data,
             rendered=render(report, config),
             xml=self.xml.news(),
-            screen=screen_now,
+            screen=screen.state(config),
+            waits=self.in_step,
         )
         self.told.append((report, set(vars(report))))
-        if screen_now is not None:  # until the controller has told of it nothing else is put out
+        if self.in_step:  # until the controller has told of it nothing else is put out
             screen.adopt(config, self.answer())
 
     def added(self) -> list[dict[str, Any]]:
@@ -295,6 +302,7 @@ def run(
     log: bool,
     rehearses: bool,
     rehearsed: bool,
+    in_step: bool,
     enter: Callable[[str], None],
     cwd: str,
 ) -> NoReturn:
@@ -309,7 +317,7 @@ def run(
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
         if faulthandler.is_enabled():
             faulthandler.enable(stacks_fd)  # a crash goes into its report, not on the terminal
-        current = TestProcess(item, options, home, rehearses)
+        current = TestProcess(item, options, home, rehearses=rehearses, in_step=in_step)
         if rehearsed:
             current.mute = screen.Mute(item.config)
         current.run(nextitem, log=log)

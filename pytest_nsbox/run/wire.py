@@ -26,6 +26,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "rendered": (list, type(None)),
         "xml": (dict, type(None)),
         "screen": (dict, type(None)),
+        "waits": bool,
     },
     "warning": {
         "text": str,

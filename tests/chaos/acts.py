@@ -765,7 +765,8 @@ def _report(**changes: object) -> Callable[[], bytes]:
 def _report_frame(data: object) -> bytes:
     from pytest_nsbox.run import wire
 
-    return wire.encode({**dict.fromkeys(wire._FIELDS["report"]), "type": "report", "data": data})
+    fields = {**dict.fromkeys(wire._FIELDS["report"]), "waits": False}
+    return wire.encode({**fields, "type": "report", "data": data})
 
 
 def _message(**values: object) -> bytes:

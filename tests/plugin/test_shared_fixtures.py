@@ -104,7 +104,9 @@ def test_what_a_thread_of_a_broad_fixture_prints_belongs_to_the_test(
             thread.join()
 
         def test_print(printer):
-            printer(b"word")
+            # Once is not enough: what comes while pytest shows a report is not captured.
+            for _ in range(50):
+                printer(b"word")
         """
     )
     result = run_pytest("--nsbox=all", "-rA", f"--capture={capture}")
