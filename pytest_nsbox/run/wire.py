@@ -90,6 +90,7 @@ def check(message: Message) -> None:
 
 
 _TAG = "!"
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _DEEP = 100  # then something refers to itself, most likely
 _MAKE: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
@@ -113,11 +114,17 @@ def encode(message: Message, on_foreign: Callable[[object], str] = repr) -> byte
 
 
 def _pack(value: Any, on_foreign: Callable[[object], str], depth: int) -> Any:
-    """The value in JSON's types, and objects with a tag."""
-    if isinstance(value, str | int | float | None):
+    """The value in JSON's types, and objects with a tag; on the path of every report."""
+    kind = type(value)
+    if kind in _PLAIN:
         return value
     if depth > _DEEP:
         return on_foreign(value)
+    if kind is dict and _TAG not in value and all(type(key) is str for key in value):
+        return {
+            key: one if type(one) in _PLAIN else _pack(one, on_foreign, depth + 1)
+            for key, one in value.items()
+        }
 
     def pack(values: Iterable[Any]) -> list[Any]:
         return [_pack(value, on_foreign, depth + 1) for value in values]
@@ -125,16 +132,16 @@ def _pack(value: Any, on_foreign: Callable[[object], str], depth: int) -> Any:
     if isinstance(value, list):
         return pack(value)
     if isinstance(value, dict):
-        if _TAG not in value and all(isinstance(key, str) for key in value):
-            return dict(zip(value, pack(value.values()), strict=True))
         return {_TAG: "dict", "of": pack(value.items())}
-    for kind in (tuple, set, frozenset):
-        if isinstance(value, kind):
-            return {_TAG: kind.__name__, "of": pack(value)}
+    for container in (tuple, set, frozenset):
+        if isinstance(value, container):
+            return {_TAG: container.__name__, "of": pack(value)}
     if isinstance(value, bytes):
         return {_TAG: "bytes", "of": value.decode("latin-1")}
     if isinstance(value, Path):
         return {_TAG: "path", "of": str(value)}
+    if isinstance(value, (str, int, float)):  # of a class of the test's own
+        return value
     return on_foreign(value)
 
 
