@@ -117,6 +117,14 @@ def set_up_broad(item: pytest.Item) -> None:
         item._request.getfixturevalue(name)  # type: ignore[attr-defined]
 
 
+def is_set_up(item: Any) -> bool:
+    """Whether the collectors and broad-scoped fixtures of the item are all there already."""
+    stack = item.session._setupstate.stack
+    return all(
+        node in stack and stack[node][1] is None for node in item.listchain()[:-1]
+    ) and not any(_is_new(item, name) for name in broad_fixtures(item))
+
+
 def tears_down(session: pytest.Session, nextitem: pytest.Item | None) -> bool:
     """Whether anything is torn down before the next item: a fixture, or a collector that wants it."""
     needed = set(nextitem.listchain()) if nextitem is not None else set()
@@ -132,10 +140,17 @@ def leave(session: pytest.Session, nextitem: pytest.Item | None) -> None:
     session._setupstate.teardown_exact(nextitem)
 
 
+_LATE: tuple[Any, ...] = (unraisable_exceptions, thread_exceptions)
+
+
+def has_late_exceptions(config: pytest.Config) -> bool:
+    """Whether a thread of the controller's, or its garbage, has raised something untold."""
+    return any(config.stash.get(key, ()) for key in _LATE)
+
+
 def hand_over_late_exceptions(config: pytest.Config) -> None:
     """Forget those of the setup of broad fixtures, of which the test process tells when its ends."""
-    keys: tuple[Any, ...] = (unraisable_exceptions, thread_exceptions)
-    for key in keys:
+    for key in _LATE:
         if key in config.stash:
             config.stash[key].clear()
 

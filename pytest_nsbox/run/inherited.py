@@ -53,8 +53,18 @@ class Inherited:
         self.item._report_sections[:] = joined(ours, self.item._report_sections)
 
     def _handlers(self) -> list[Any]:
-        logging = self.plugins.getplugin("logging-plugin")
-        return [logging.caplog_handler, logging.report_handler] if logging else []
+        return _handlers(self.item.config)
+
+
+def _handlers(config: pytest.Config) -> list[Any]:
+    logging: Any = config.pluginmanager.getplugin("logging-plugin")
+    return [logging.caplog_handler, logging.report_handler] if logging else []
+
+
+def forget(config: pytest.Config) -> None:
+    """Have nothing inherited of the log: the controller has no share of this setup."""
+    for handler in _handlers(config):
+        handler.reset()
 
 
 def joined(first: list[Section], second: list[Section]) -> list[Section]:

@@ -20,7 +20,7 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, junit, screen, wire
+from pytest_nsbox.run import fixtures, inherited, junit, screen, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
 from pytest_nsbox.run.reports import relay_warning, restored, with_frames
@@ -94,8 +94,13 @@ class ItemRun:
         item = self.item
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
-        with fixtures.broad_only(item):
-            self.broad = self.call("setup", item=item)
+        if fixtures.is_set_up(item):  # the hooks of pytest would be half a millisecond for nothing
+            tell = functools.partial(item.ihook.pytest_nsbox_setup, item=item)
+            self.broad = CallInfo.from_call(tell, when="setup", reraise=_RERAISE)
+            inherited.forget(self.config)
+        else:
+            with fixtures.broad_only(item):
+                self.broad = self.call("setup", item=item)
         if self.broad_failed:
             item._report_sections[:] = joined(self.output_of_hooks, item._report_sections)
         return not self.broad_failed
@@ -121,6 +126,8 @@ class ItemRun:
         stops = self.session.shouldfail or self.session.shouldstop
         nextitem = None if stops else self.nextitem
         before = len(item._report_sections)
+        if not self.has_left and not stops and not self.has_something_to_tear_down():
+            self.leave()
         if self.has_left and not stops:
             call = CallInfo.from_call(self.apply, when="teardown", reraise=_RERAISE)
         else:
@@ -143,6 +150,11 @@ class ItemRun:
         else:
             held.outcome, held.longrepr = ours.outcome, ours.longrepr
         self.log(held, call)
+
+    def has_something_to_tear_down(self) -> bool:
+        return fixtures.tears_down(self.session, self.nextitem) or fixtures.has_late_exceptions(
+            self.config
+        )
 
     def apply(self) -> None:
         """Have plugins take in what they have collected in the test process."""
