@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MODES = ("marked", "all", "off")
 UNAVAILABLE = ("error", "skip", "run")
+HUGE_PAGES = ("auto", "always", "never")
 
 # What nsbox is to do in this run; only where the plugin is configured.
 settings_key = pytest.StashKey["Settings"]()
@@ -36,6 +37,7 @@ class Settings:
         except OptionError as error:
             raise pytest.UsageError(str(error)) from None
         self.jobs = _jobs(config)
+        self.huge_pages = _choice(config, "nsbox_huge_pages", HUGE_PAGES, "auto")
         self.controller: Controller | None = None
 
     def options(self, item: pytest.Item) -> SandboxOptions | OptionError | None:
@@ -67,7 +69,7 @@ class Settings:
 
 def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...], default: str) -> str:
     """A setting of the command line, else of the ini-file."""
-    value = config.getoption(name) or config.getini(name) or default
+    value = config.getoption(name, None) or config.getini(name) or default
     if value not in allowed:
         raise pytest.UsageError(
             f"{name} = {value!r} is not allowed; choose from {', '.join(allowed)}"
@@ -115,6 +117,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini("nsbox", "Default of --nsbox")
     parser.addini("nsbox_jobs", "Default of --nsbox-jobs")
+    parser.addini(
+        "nsbox_huge_pages",
+        "Whether pytest's memory is put into huge pages before the first sandboxed test, which makes "
+        "forks of a big process fast: auto (where it pays), always or never",
+    )
     parser.addini("nsbox_unavailable", "Default of --nsbox-unavailable")
     for key in KEYS.values():
         parser.addini(
@@ -152,7 +159,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if many and sys.platform == "linux":
         from pytest_nsbox.run.controller import Controller
 
-        controller = Controller(config, settings.options, settings.unavailable, settings.jobs)
+        controller = Controller(
+            config, settings.options, settings.unavailable, settings.jobs, settings.huge_pages
+        )
         settings.controller = controller
         controller.remaining = many
         config.add_cleanup(controller.stop)

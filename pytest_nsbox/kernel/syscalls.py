@@ -45,6 +45,9 @@ AT_FDCWD = -100
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOUNT_ATTR_RDONLY = 0x1
 
+# asm-generic/mman-common.h
+MADV_COLLAPSE = 25
+
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -70,6 +73,7 @@ _libc.mount.argtypes = [
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 _libc.pivot_root.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.sethostname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
 
 
@@ -192,6 +196,12 @@ def mount_setattr(path: str, attr_set: int, *, fd: int = AT_FDCWD, recursive: bo
         ctypes.c_size_t(ctypes.sizeof(attr)),
     )
     _check(result, "mount_setattr", path or f"fd {fd}")
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """madvise(2), of memory of our own."""
+    result = _libc.madvise(address, length, advice)
+    _check(result, "madvise", f"{address:#x}, {length}, {advice}")
 
 
 def prctl(option: int, argument: int = 0) -> int:

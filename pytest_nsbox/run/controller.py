@@ -29,6 +29,7 @@ from pytest_nsbox.run.item import (
     runs_bare,
     uses_basetemp,
 )
+from pytest_nsbox.sandbox import heap
 from pytest_nsbox.sandbox.client import Client, Kind, Refused, SandboxError, Unanswered
 from pytest_nsbox.sandbox.sockets import Socket, Sockets
 
@@ -44,7 +45,9 @@ class Controller:
         options: Callable[[pytest.Item], SandboxOptions | OptionError | None],
         unavailable: str,
         jobs: int = 1,
+        huge_pages: str = "auto",
     ) -> None:
+        self.huge_pages = huge_pages
         self.config = config
         self.problems: list[str] = []  # with options and with other plugins
         if jobs > 1 and screen.is_shared(config):
@@ -68,6 +71,7 @@ class Controller:
         self._sockets = Sockets(partial(fixtures.is_started_by, session))
         self._generation: object = None
         self.not_copied: list[str] = []
+        self._has_forked = False
         self._seam = Seam(config, self.runtestprotocol)
 
     def start(self) -> None:
@@ -220,6 +224,12 @@ class Controller:
     def start_run(self, run: ItemRun) -> str:
         """Start the test process of the item, whose broad fixtures are set up; else say why not."""
         run.item.ihook.pytest_nsbox_fork(item=run.item)
+        if not self._has_forked:
+            self._has_forked = True
+            if self.huge_pages == "always" or (
+                self.huge_pages == "auto" and heap.pays(self.remaining)
+            ):
+                heap.collapse()
         ahead = min(self.remaining, self.fleet.jobs + 1)
         try:
             kind = self.kind(run.options)._replace(sockets=self.look_for_sockets(run.item.session))
