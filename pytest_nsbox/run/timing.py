@@ -16,7 +16,15 @@ import pytest
 from pytest_nsbox.run import wire
 
 # In the order in which a test takes them.
-CONTROLLER = ("between tests", "broad setup", "acquire", "fork", "wait", "verdict, close", "teardown")
+CONTROLLER = (
+    "between tests",
+    "broad setup",
+    "acquire",
+    "fork",
+    "wait",
+    "verdict, close",
+    "teardown",
+)
 TEST_PROCESS = ("fork", "enter", "adopt", "item protocol", "collect", "send")
 
 _key = pytest.StashKey["Timing"]()
