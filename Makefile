@@ -27,8 +27,8 @@ lint: $(STAMP) ## check style, format and types
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 
-bench: $(STAMP) ## measure the time a sandbox adds to a test
-	$(RUN) benchmarks/overhead.py $(ARGS)
+bench: $(STAMP) ## measure what a sandbox costs, beside other ways to isolate a test
+	$(RUN) benchmarks/bench.py $(ARGS)
 
 matrix: ## run the suite on every CPython and pytest this machine can offer
 	$(PYTHON) scripts/matrix.py $(ARGS)

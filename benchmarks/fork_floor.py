@@ -2,7 +2,7 @@
 
 It forks, runs the item, sends the reports back as JSON over a pipe and ends the child: no
 namespaces, no care for fixtures, capture, warnings or crashes. What it costs is the floor that
-overhead.py measures against.
+bench.py measures against.
 """
 
 from __future__ import annotations

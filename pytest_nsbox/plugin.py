@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MODES = ("marked", "all", "off")
 UNAVAILABLE = ("error", "skip", "run")
 HUGE_PAGES = ("auto", "always", "never")
+DEBUG = ("timing",)
 
 # What nsbox is to do in this run; only where the plugin is configured.
 settings_key = pytest.StashKey["Settings"]()
@@ -115,6 +116,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N|auto",
         help="How many sandboxed tests may run at once (default 1); auto: one for each processor",
     )
+    group.addoption(
+        "--nsbox-debug",
+        choices=DEBUG,
+        help="timing: print at the end where a sandboxed test's milliseconds went",
+    )
     parser.addini("nsbox", "Default of --nsbox")
     parser.addini("nsbox_jobs", "Default of --nsbox-jobs")
     parser.addini(
@@ -157,6 +163,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     many = sum(isinstance(options, SandboxOptions) for options in found)
     if many and sys.platform == "linux":
+        from pytest_nsbox.run import timing
         from pytest_nsbox.run.controller import Controller
 
         controller = Controller(
@@ -164,6 +171,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         )
         settings.controller = controller
         controller.remaining = many
+        if config.getoption("nsbox_debug") == "timing":
+            timing.switch_on(config)
         config.add_cleanup(controller.stop)
         controller.start()
         if settings.unavailable == "run":
@@ -230,6 +239,13 @@ def pytest_terminal_summary(
         terminalreporter.section("nsbox")
         for note in notes:
             terminalreporter.line(note)
+    if controller is not None and config.getoption("nsbox_debug") == "timing":
+        from pytest_nsbox.run import timing
+
+        if (spent := timing.of(config)) is not None:
+            terminalreporter.section("nsbox: timing")
+            for line in spent.lines():
+                terminalreporter.line(line)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_nsbox.kind import kind_of
 from pytest_nsbox.options import OptionError, SandboxOptions
-from pytest_nsbox.run import adapters, fixtures, screen
+from pytest_nsbox.run import adapters, fixtures, screen, timing
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.fleet import Fleet
@@ -101,6 +101,7 @@ class Controller:
 
     def protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Literal[True] | None:
         """pytest_runtest_protocol; None leaves it to another, who may want several attempts."""
+        timing.mark(self.config, "between tests")
         options = self.options(item)
         is_ours = False
         if isinstance(options, SandboxOptions) and not self._seam.is_for(item):
@@ -246,6 +247,7 @@ class Controller:
     def launch(self, run: ItemRun, kind: Kind, ahead: int) -> Flight:
         """A test process in a sandbox. Raises SandboxError, and nothing of the test has run then."""
         sandbox = self.client.acquire(kind, ahead=ahead)
+        timing.mark(self.config, "acquire")
         try:
             own_output = self.fleet.jobs > 1
             return launch(run, sandbox, own_output=own_output, in_child=self.fleet.close_fds)
@@ -257,8 +259,10 @@ class Controller:
     def conclude(self, flight: Flight) -> None:
         """The end of an item whose test process has ended, and is told of."""
         run = flight.run
+        timing.mark(self.config, "wait")
         flight.verdict()
         self.close(flight)
+        timing.mark(self.config, "verdict, close")
         if run.is_concurrent:
             if run.session.shouldfail or run.session.shouldstop:
                 self.fleet.abandon()  # what they use is torn down now

@@ -21,7 +21,7 @@ from _pytest.outcomes import Exit
 from _pytest.runner import CallInfo
 from _pytest.warnings import catch_warnings_for_item
 
-from pytest_nsbox.run import fixtures, screen, verdict, wire
+from pytest_nsbox.run import fixtures, screen, timing, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.output import Output
@@ -202,6 +202,7 @@ def launch(
         finally:
             if pid == 0:
                 os._exit(1)
+        timing.mark(config, "fork")
         fixtures.hand_over_late_exceptions(config)
         running = Running(pid, reports, answers, stacks, last_words, started)
         ours.pop_all()

@@ -20,7 +20,7 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, inherited, junit, screen, wire
+from pytest_nsbox.run import fixtures, inherited, junit, screen, timing, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
 from pytest_nsbox.run.reports import relay_warning, restored, with_frames
@@ -101,6 +101,7 @@ class ItemRun:
         else:
             with fixtures.broad_only(item):
                 self.broad = self.call("setup", item=item)
+        timing.mark(self.config, "broad setup")
         if self.broad_failed:
             item._report_sections[:] = joined(self.output_of_hooks, item._report_sections)
         return not self.broad_failed
@@ -133,6 +134,7 @@ class ItemRun:
         else:
             with fixtures.before_teardown(item, self.apply):
                 call = self.call("teardown", item=item, nextitem=nextitem)
+        timing.mark(self.config, "teardown")
         new = item._report_sections[before:]
         held = self.teardown
         if held is None:
@@ -227,6 +229,8 @@ class ItemRun:
             self.add_to_told(message["added"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
             self.session.shouldstop = message["shouldstop"] or self.session.shouldstop
+            if (spent := timing.of(self.config)) is not None:
+                spent.adopt(message["timing"] or {})
         elif kind == "exit":
             self.has_ended = True
             self.add_to_told(message["added"])

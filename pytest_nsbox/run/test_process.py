@@ -26,7 +26,7 @@ from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, junit, screen, wire
+from pytest_nsbox.run import fixtures, junit, screen, timing, wire
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.reports import (
     forget_our_frames,
@@ -139,14 +139,19 @@ class TestProcess:
             self.finish()
             raise
         else:
+            timing.mark(self.config, "item protocol")
             collect_late_exceptions(self.config)
-            self.carry(hook.pytest_nsbox_collect(item=self.item))
+            collected = hook.pytest_nsbox_collect(item=self.item)
+            timing.mark(self.config, "collect")
+            self.carry(collected)
+            spent = timing.of(self.config)
             self.send(
                 "end",
                 screen=screen.state(self.config),
                 added=self.added(),
                 shouldfail=session.shouldfail,
                 shouldstop=session.shouldstop,
+                timing=None if spent is None else spent.spent(),
             )
 
     def begin_setup(self) -> None:
@@ -243,6 +248,7 @@ class TestProcess:
         """Send a message home; what JSON cannot say goes as its repr, and a warning names it."""
         if self.is_copy() and type != "ask":
             return
+        timing.mark(self.config, "item protocol")
         foreign: list[str] = []
 
         def as_repr(value: object) -> str:
@@ -252,6 +258,7 @@ class TestProcess:
 
         frame = wire.encode({"type": type, **values}, as_repr)
         self.home.reports.write(frame)
+        timing.mark(self.config, "send")
         for text in foreign:
             told = pytest.PytestWarning(
                 f"nsbox: a report holds {text:.200}, which JSON cannot express: "
@@ -311,7 +318,10 @@ def run(
     status = 1
     try:
         gc.freeze()  # never collect here what the controller holds too
+        if (spent := timing.of(item.config)) is not None:
+            spent.begin_child()
         enter(cwd)
+        timing.mark(item.config, "enter")
         adopt_python(item.config, options, random_state)
         if options.timeout:
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
@@ -320,6 +330,7 @@ def run(
         current = TestProcess(item, options, home, rehearses=rehearses, in_step=in_step)
         if rehearsed:
             current.mute = screen.Mute(item.config)
+        timing.mark(item.config, "adopt")
         current.run(nextitem, log=log)
         status = 0
     except BaseException:

@@ -46,6 +46,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "shouldfail": (bool, str),
         "shouldstop": (bool, str),
         "added": list,
+        "timing": (dict, type(None)),
     },
     "exit": {"reason": str, "returncode": (int, type(None)), "added": list},
     "interrupt": {"text": list, "frames": list},
