@@ -343,7 +343,7 @@ class Controller:
             *(path for path in sys.path if path),
             *([basetemp] if basetemp else []),
         }
-        places = {os.getcwd(), os.environ.get("TMPDIR", "/tmp")}
+        places = {os.getcwd(), os.environ.get("TMPDIR", "/tmp"), os.path.expanduser("~")}
         # A private /tmp is the point: only sources that lie right in it open it up.
         return sorted(
             {self.real(path) for path in sources} | {self.real(path) for path in places} - {"/tmp"}

@@ -140,6 +140,8 @@ class Planner:
         build.pseudo_filesystems(request)
         for path in _tops(request.visible):
             build.visible(path)
+        for path in request.visible if self.rootless else ():
+            build.writable(path)
         for path in request.hide:
             build.steps.append(Hide(path))
         for source, target, read_only in request.bind:
@@ -309,6 +311,24 @@ class _Build:
         for mounted in self.planner.mounts:
             if mounted.point.startswith(path + "/"):
                 self.submount(mounted)
+
+    def writable(self, path: str) -> None:
+        """A directory that the caller may write in: an overlay of its own, where it takes one.
+
+        What lies on the way to it is copied up with it, and of somebody else's that cannot be: its
+        ids have no mapping (EOVERFLOW).
+        """
+        tops = [step.target for step in self.steps if isinstance(step, Overlay)]
+        top = max((top for top in tops if within(path, (top,))), key=len, default=path)
+        on_the_way = [place for place in _parents(path + "/.") if len(place) > len(top)]
+        if os.access(HOST + path, os.W_OK) and os.path.isdir(HOST + path):
+            ours = (os.geteuid(), os.getegid())
+            owners = {(s.st_uid, s.st_gid) for s in map(os.stat, (HOST + p for p in on_the_way))}
+            if owners - {ours}:
+                self.overlay(path)
+                for mounted in self.planner.mounts:
+                    if mounted.point.startswith(path + "/"):
+                        self.submount(mounted)
 
     def socket(self, path: str) -> None:
         """A socket of the host's; with its directory, where a private /tmp hides that.
