@@ -45,6 +45,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "shouldfail": (bool, str),
         "shouldstop": (bool, str),
         "added": list,
+        "goes_on": bool,
     },
     "exit": {"reason": str, "returncode": (int, type(None)), "added": list},
     "interrupt": {"text": list, "frames": list},
