@@ -198,7 +198,10 @@ class Controller:
                 self.end_group()
             elif not fixtures.tears_down(session, run.nextitem):
                 run.leave()
-        self._death = (run.group.node if run.group else None, run.item.nodeid if run.has_died else "")
+        self._death = (
+            run.group.node if run.group else None,
+            run.item.nodeid if run.has_died else "",
+        )
         run.tear_down_broad()
         run.is_over = True
 

@@ -72,7 +72,7 @@ class ItemRun:
         self.is_logged = log  # or whoever called looks at the reports first
         self.is_concurrent = concurrent  # with others, and told of in its turn
         self.group = group  # of the items that share its sandbox
-        self.note = ""  # for the setup's report
+        self.note = ""  # for its reports
         self.is_announced = False
         self.has_left = False
         self.reports: list[pytest.TestReport] = []
@@ -253,7 +253,7 @@ class ItemRun:
         if report.when == "setup" and self.broad is not None:
             report.duration += self.broad.duration
             report.start = self.broad.start
-        if report.when == "setup" and self.note:
+        if self.note:
             report.sections.append(("sandbox", self.note))
         if hasattr(report, "context"):
             self.item.ihook.pytest_runtest_logreport(report=report)

@@ -57,7 +57,7 @@ class Home(NamedTuple):
 
 
 class Relay:
-    """The plugin through which a test process hears of reports, and of its next item; deaf in the controller.
+    """The plugin by which a test process hears of reports and its next item; deaf in the controller.
 
     Registered there, once, since that costs a millisecond.
     """
@@ -107,7 +107,7 @@ class TestProcess:
         rehearses: bool,
         filters: list[Any] | None,
     ) -> None:
-        """``filters``: of warnings, as they are between the items of a group; None: there is one item."""
+        """``filters``: of warnings, as they are between the items of a group; None: of one item."""
         self.config = item.config
         self.session = item.session
         self.filters = filters
@@ -152,6 +152,10 @@ class TestProcess:
         def act() -> None:
             self.item.ihook.pytest_nsbox_enter(item=self.item)
             runtestprotocol(self.item, log=True, nextitem=nextitem)
+            if self.goes_on and (self.session.shouldfail or self.session.shouldstop):
+                self.goes_on = self.state.goes_on = False
+                if self.state.stack:  # that it stops came out in the teardown
+                    self.tear_down()
 
         self.do(act)
 
@@ -180,7 +184,7 @@ class TestProcess:
             self.mute = screen.Mute(self.config)
 
     def keep_wrappers(self) -> None:
-        """Have nobody but us run the next item, and around it what is around each (warnings, faulthandler)."""
+        """Have nobody but us run the next item, within what is around each (warnings, faulthandler)."""
         caller = self.config.hook.pytest_runtest_protocol
         wrappers = [i for i in caller.get_hookimpls() if i.wrapper or i.hookwrapper]
         ours = [i for i in caller.get_hookimpls() if isinstance(i.plugin, Relay)]
@@ -216,7 +220,6 @@ class TestProcess:
             self.finish()
             raise
         else:
-            self.goes_on = self.goes_on and not (session.shouldfail or session.shouldstop)
             if self.goes_on:
                 faulthandler.cancel_dump_traceback_later()
             else:
