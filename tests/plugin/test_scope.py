@@ -419,3 +419,80 @@ def test_a_run_that_is_ended_in_the_middle_tears_down_as_bare(
         """
     )
     same_as_bare("-rA", "-o", "nsbox_scope=module", "-o", "nsbox_keep=events")
+
+
+def test_a_wider_fixture_is_set_up_once_outside_and_what_it_raises_is_told_where_it_is_asked_for(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(
+        """
+        import os
+        import pytest
+
+        OUTSIDE = os.getpid()
+        made = []
+
+        @pytest.fixture(scope="session")
+        def late():
+            made.append("late")
+            assert os.getpid() == OUTSIDE
+            yield made
+            assert made == ["late", "broken", "a", "b"]
+
+        @pytest.fixture(scope="session")
+        def broken():
+            made.append("broken")
+            raise ValueError("broken at the first try")
+
+        @pytest.fixture(scope="session", params=["a", "b"])
+        def param(request):
+            made.append(request.param)
+            assert os.getpid() == OUTSIDE
+            return request.param
+        """
+    )
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+        seen = []
+
+        def test_one(): seen.append("one")
+        def test_two(late): assert seen == ["one"] and late[0] == "late"
+        def test_three(broken): pass
+        def test_four(broken): pass
+        def test_five(): assert seen == ["one"]
+        def test_six(param): seen.append(param); assert seen == [param]
+        def test_seven(param): assert seen == [param]
+        """
+    )
+    result = run_pytest("--nsbox=all", "-o", "nsbox_scope=module", "-rA")
+    result.assert_outcomes(passed=7, errors=2)
+    result.stdout.fnmatch_lines(["*ERROR at setup of test_three*", "*ERROR at setup of test_four*"])
+
+
+def test_what_surrounds_each_test_surrounds_it_once(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makeconftest(
+        """
+        import os
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_protocol(item):
+            print("around", item.name)
+            os.environ["AROUND"] = item.name
+            return (yield)
+        """
+    )
+    pytester.makepyfile(
+        """
+        import os
+        def test_one(): assert os.environ["AROUND"] == "test_one"
+        def test_two(): assert os.environ["AROUND"] == "test_two"
+        def test_three(): assert os.environ["AROUND"] == "test_three"
+        """
+    )
+    same_as_bare("-s", "-o", "nsbox_scope=module").assert_outcomes(passed=3)
+    same_as_bare("-o", "nsbox_scope=session").assert_outcomes(passed=3)
