@@ -59,7 +59,7 @@ def pytest_nsbox_fixtures(item: pytest.Item) -> Mapping[str, bool] | None:
 
 @pytest.hookspec
 def pytest_nsbox_fork(item: pytest.Item) -> None:
-    """Called in pytest's own process before it forks the test process, and waits for that."""
+    """Called in pytest's own process before it forks the test process, or hands it another item."""
 
 
 @pytest.hookspec

@@ -22,7 +22,9 @@ class Sandbox:
         """What the test has changed so far outside ``/tmp`` and its ``tmp_path``, sorted by path.
 
         Each a ``Change(path, kind)``, kind one of "added", "modified" and "deleted"; what is in
-        ``__pycache__`` is left out.  Raises SandboxError in a test that runs bare.
+        ``__pycache__`` is left out.  With a wider ``scope`` it is of all tests so far.
+
+        Raises SandboxError in a test that runs bare.
         """
         return [Change(*change) for change in self._test_process().ask("changes")]
 

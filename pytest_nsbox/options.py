@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 Network = Literal["host", "loopback", "none"]
+Scope = Literal["function", "class", "module", "package", "session"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # ASCII, for "K" would match the Kelvin sign too; few digits, for int() refuses very many.
@@ -54,6 +55,7 @@ class SandboxOptions:
     hostname: str | None = None
     keep: tuple[str, ...] = ()
     serial: bool = False
+    scope: Scope = "function"
 
     def describe(self) -> str:
         """The options that are not the default, such as ``tmp_size=64M, network=loopback``."""
@@ -118,12 +120,16 @@ def _show_size(size: int) -> str:
     return f"{size // _UNITS[suffix]}{suffix}"
 
 
-def _network(value: object) -> object:
-    allowed = get_args(Network)
-    if value not in allowed:
-        choices = ", ".join(map(repr, allowed))
-        raise OptionError(f"{value!r} is not allowed; choose from {choices}")
-    return value
+def _one_of(kind: object) -> Callable[[object], object]:
+    allowed = get_args(kind)
+
+    def check(value: object) -> object:
+        if value not in allowed:
+            choices = ", ".join(map(repr, allowed))
+            raise OptionError(f"{value!r} is not allowed; choose from {choices}")
+        return value
+
+    return check
 
 
 def _timeout(value: Any) -> float:
@@ -296,7 +302,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
                 parse_size,
                 show=_show_size,
             ),
-            Key("network", "host (the default), loopback or none", "string", _network),
+            Key("network", "host (the default), loopback or none", "string", _one_of(Network)),
             Key(
                 "timeout",
                 "seconds until the sandbox is killed",
@@ -341,6 +347,13 @@ KEYS: Mapping[str, Key] = MappingProxyType(
                 "string",
                 _serial,
                 _serial_text,
+            ),
+            Key(
+                "scope",
+                "which tests share a sandbox: those of a class, module, package or session, one "
+                "after the other; function (the default): none",
+                "string",
+                _one_of(Scope),
             ),
         )
     }

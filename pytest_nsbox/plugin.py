@@ -184,6 +184,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     # The innermost: whoever reads at the end of the loop what tests have left (pytest-cov does)
     # is to find it.
     controller = session.config.stash[settings_key].controller
+    if controller is not None:
+        controller.begin()
     try:
         result = yield
     except BaseException:

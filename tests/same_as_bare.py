@@ -22,7 +22,7 @@ _MODES = {"off": "bare", "all": "nsbx"}
 
 # What differs between any two runs.
 _CHANCE = [
-    (re.compile(r"^nsbox: (off|all)\n", re.MULTILINE), ""),
+    (re.compile(r"^nsbox: (off|all)(, .*)?\n", re.MULTILINE), ""),
     (re.compile(r"\b\d+\.\d\ds(?: \(\d+:\d\d:\d\d\))?"), "0.00s"),
     (re.compile(r"^=+ (.* in 0\.00s) =+$", re.MULTILINE), r"= \1 ="),  # filled up to the margin
     (re.compile(r"\b0x[0-9a-f]{6,}"), "0x0"),

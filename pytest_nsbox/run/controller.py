@@ -7,11 +7,13 @@ worker.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
@@ -22,6 +24,7 @@ from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
+from pytest_nsbox.run.group import Group, group_of, scope_node
 from pytest_nsbox.run.item import (
     ItemRun,
     basetemp_of,
@@ -70,6 +73,9 @@ class Controller:
         session = config.pluginmanager.getplugin("session")
         self._sockets = Sockets(partial(fixtures.is_started_by, session))
         self._generation: object = None
+        self.group: Group | None = None  # whose test process the fleet has waiting, if any
+        self._death: tuple[object, str] = (None, "")  # of the last: its group's node, its item
+        self._filters: list[Any] = []
         self.not_copied: list[str] = []
         self._has_forked = False
         self._seam = Seam(config, self.runtestprotocol)
@@ -81,11 +87,17 @@ class Controller:
         with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
             self.client.start()
 
+    def begin(self) -> None:
+        """Note what a group's test process is to have around each of its tests, as is here."""
+        self._filters = list(warnings.filters)
+
     def settle(self, *, tell: bool) -> None:
         """Wait for what is in flight, or end it untold, and for what is still being copied out."""
         if tell:
+            self.end_group()
             self.fleet.drain()
         else:
+            self.fleet.part()
             self.fleet.abandon()
         with contextlib.suppress(SandboxError):
             self.not_copied += self.client.settle()
@@ -112,12 +124,18 @@ class Controller:
                     self.fleet.drain()  # of the one that has caused it not all may be told
                 return True
         self.fleet.drain()
+        if self.group is not None and not (is_ours and item in self.group.indices):
+            self.end_group()  # this is not whom it waits for
         if item.session.shouldfail or item.session.shouldstop:
             return True  # by one that was in flight; the loop ends now
         if not is_ours:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        self.runtestprotocol(item, nextitem=nextitem)
+        if self.group is not None:
+            assert isinstance(options, SandboxOptions)
+            self.go_on(item, nextitem, options)
+        else:
+            self.runtestprotocol(item, nextitem=nextitem, shares=True)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
@@ -126,6 +144,7 @@ class Controller:
         return (
             self.fleet.jobs > 1
             and not options.serial
+            and scope_node(item, options.scope) is None
             and not runs_bare(item)
             and not self.refusal()
             and not fixtures.hooks_may_prevent_setup(item)
@@ -159,12 +178,64 @@ class Controller:
         else:
             run.leave()
 
+    def go_on(
+        self, item: pytest.Item, nextitem: pytest.Item | None, options: SandboxOptions
+    ) -> None:
+        """Run the item in the test process that waits for it."""
+        self.remaining = max(0, self.remaining - 1)
+        runs_bare(item)  # for what it notes down
+        run = ItemRun(item, nextitem, options, self.hooks, group=self.group)
+        item.ihook.pytest_nsbox_fork(item=item)
+        if self.config.pluginmanager.hasplugin("faulthandler"):
+            faulthandler.cancel_dump_traceback_later()  # it has its own
+        try:
+            self.fleet.go_on(lambda flight: flight.hand_over(run))
+            self.finish(run)
+        finally:
+            run.close()
+
+    def finish(self, run: ItemRun) -> None:
+        """Tear down what the next item does not share, and have its test process wait for that."""
+        session = run.session
+        self.group = run.group if self.fleet.waiting is not None else None
+        if self.group is not None:
+            if session.shouldfail or session.shouldstop:
+                self.end_group()
+            elif not fixtures.tears_down(session, run.nextitem):
+                run.leave()
+        self._death = (
+            run.group.node if run.group else None,
+            run.item.nodeid if run.has_died else "",
+        )
+        run.tear_down_broad()
+        run.is_over = True
+
+    def end_group(self) -> None:
+        """End the test process that waits for an item; what it then tells is of its last item."""
+        self.group = None
+        if self.fleet.waiting is None:
+            return
+        run = self.fleet.waiting.run
+        if run.is_over:
+            run.teardown = None
+        self.fleet.go_on(Flight.part)
+        if run.is_over and run.teardown is not None and run.teardown.failed:
+            run.log(run.teardown)
+
     def runtestprotocol(
-        self, item: pytest.Item, log: bool = True, nextitem: pytest.Item | None = None
+        self,
+        item: pytest.Item,
+        log: bool = True,
+        nextitem: pytest.Item | None = None,
+        shares: bool = False,
     ) -> list[pytest.TestReport]:
-        """pytest's function of that name, in a sandbox where the item is to have one."""
+        """pytest's function of that name, in a sandbox where the item is to have one.
+
+        ``shares``: it may be one of a group, which begins with it.
+        """
         if item.config is not self.config:  # a pytest in a test, in its process
             return self._seam.theirs(item, log=log, nextitem=nextitem)
+        self.end_group()
         options = self.options(item)
         if not isinstance(options, SandboxOptions):
             return self._seam.theirs(item, log=log, nextitem=nextitem)
@@ -176,13 +247,17 @@ class Controller:
             item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
             item.user_properties.append(("nsbox", "ran WITHOUT a sandbox"))
             return self._seam.theirs(item, log=log, nextitem=nextitem)
-        run = ItemRun(item, nextitem, options, self.hooks, log=log)
+        group = group_of(item, options, self.options_here, self._filters) if shares else None
+        run = ItemRun(item, nextitem, options, self.hooks, log=log, group=group)
+        if group is not None and self._death[0] is group.node and self._death[1]:
+            run.note = f"a new sandbox: the test process has died in {self._death[1]}"
         try:
             if refusal:
                 run.refuse(refusal, skip=self.unavailable == "skip")
             else:
-                self.prepare_basetemp(item)
-                if fixtures.hooks_may_prevent_setup(item):
+                for each in group.indices if group else [item]:
+                    self.prepare_basetemp(each)
+                if fixtures.hooks_may_prevent_setup(item, group.node if group else None):
                     run.rehearses = True
                     self.run_alone(run)
                 if not run.rehearses:
@@ -190,10 +265,14 @@ class Controller:
                         self.run_alone(run)
                     else:
                         run.report_setup()
-            run.tear_down_broad()
+            self.finish(run)
         finally:
             run.close()
         return run.reports
+
+    def options_here(self, item: pytest.Item) -> object:
+        """The item's options, None where another plugin is to run it."""
+        return None if self._seam.is_for(item) else self.options(item)
 
     def refusal(self) -> str:
         """Why this machine gives us no sandbox, "" if it does; tried once, for real."""
@@ -231,7 +310,8 @@ class Controller:
                 self.huge_pages == "auto" and heap.pays(self.remaining)
             ):
                 heap.collapse()
-        ahead = min(self.remaining, self.fleet.jobs + 1)
+        later = self.remaining - (len(run.group.others) if run.group else 0)
+        ahead = max(0, min(later, self.fleet.jobs + 1))
         try:
             kind = self.kind(run.options)._replace(sockets=self.look_for_sockets(run.item.session))
             self.fleet.add(self.retried(lambda: self.launch(run, kind, ahead)))
@@ -239,7 +319,7 @@ class Controller:
             return explain(error)
         except OSError as error:
             return f"cannot start the test process: {error}"
-        if self.remaining > 0:
+        if later > 0:
             with contextlib.suppress(SandboxError):  # whoever acquires one will be told
                 self.client.prefetch(kind, ahead=ahead)
         return ""
@@ -278,7 +358,7 @@ class Controller:
         if run.will_be_repeated():
             carry = []
         # The next tmp_path is numbered after this one.
-        wait = uses_basetemp(run.item) or bool(run.options.keep)
+        wait = uses_basetemp(run.item) or bool(run.options.keep) or run.group is not None
         try:
             self.not_copied += flight.sandbox.close(carry, wait=wait)
         except SandboxError as error:

@@ -4,16 +4,22 @@ The rule that keeps both honest: *whoever set a fixture up tears it down*.  The 
 collectors and the broad-scoped fixtures, which every test process inherits by the fork; a test process
 sets up the rest, on a SetupState that knows the same active nodes and none of the controller's
 finalizers.  The controller keeps its own state and never learns of the test process's.
+
+Where a test process runs all items of a node, broad-scoped fixtures are in this sense those that outlive
+the node; ``node`` is that, or None where it runs one item.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
+from _pytest.fixtures import get_scope_package
+from _pytest.outcomes import Exit
 from _pytest.runner import SetupState
 from _pytest.scope import Scope
 from _pytest.threadexception import thread_exceptions
@@ -46,7 +52,7 @@ def shared_hooks(config: pytest.Config) -> dict[str, Callable[..., Any]]:
     }
 
 
-def hooks_may_prevent_setup(item: pytest.Item) -> bool:
+def hooks_may_prevent_setup(item: pytest.Item, node: pytest.Collector | None = None) -> bool:
     """Whether a hook may skip or fail the item before broad fixtures are set up that are not yet.
 
     Those are set up in the controller, and such hooks run in the test process.
@@ -55,12 +61,13 @@ def hooks_may_prevent_setup(item: pytest.Item) -> bool:
         not implementation.function.__module__.startswith(("_pytest.", "pytest_nsbox."))
         for implementation in item.config.hook.pytest_runtest_setup.get_hookimpls()
     )
-    return foreign and any(_is_new(item, name) for name in broad_fixtures(item))
+    return foreign and any(_is_new(item, name) for name in broad_fixtures(item, node))
 
 
 def _is_new(item: Any, name: str) -> bool:
     """Whether the fixture would be set up, and is not there with the parameter."""
-    cached = item._fixtureinfo.name2fixturedefs[name][-1].cached_result
+    definition = _definition(item, name)
+    cached = definition.cached_result if definition is not None else None
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if cached is None or cached[2] is not None:  # not there, or it has failed and will again
         return True
@@ -68,10 +75,12 @@ def _is_new(item: Any, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def broad_only(item: pytest.Item) -> Iterator[None]:
+def broad_only(
+    item: pytest.Item, node: pytest.Collector | None = None, others: Sequence[pytest.Item] = ()
+) -> Iterator[None]:
     """While this lasts, setting the item up sets up its collectors and broad-scoped fixtures."""
     state: Any = item.session._setupstate
-    state.setup = set_up_broad
+    state.setup = partial(set_up_broad, node=node, others=others)
     try:
         yield
     finally:
@@ -100,21 +109,54 @@ def before_teardown(item: pytest.Item, act: Callable[[], None]) -> Iterator[None
 _XDIST = ("PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER")
 
 
-def set_up_broad(item: pytest.Item) -> None:
+def set_up_broad(
+    item: pytest.Item, node: pytest.Collector | None = None, others: Sequence[pytest.Item] = ()
+) -> None:
     """Set up the item's collectors and its broad-scoped fixtures; not the item.
 
     Raises whatever they do; the item is then not active, and its collectors remember the exception.
+    What only ``others`` of its node need is set up as well, and what that raises is theirs.
     """
     state: SetupState = item.session._setupstate
     assert item.parent is not None
     item.ihook.pytest_nsbox_setup(item=item)
-    # setup() takes an Item, but asks only for its listchain().
-    SetupState.setup(state, item.parent)  # type: ignore[arg-type]
+    chain = item.listchain()
+    # Those of the node's that are active already are the controller's as well.
+    many = len(chain) - 1 if node is None else max(chain.index(node), len(state.stack))
+    if many:
+        # setup() takes an Item, but asks only for its listchain().
+        SetupState.setup(state, chain[many - 1])  # type: ignore[arg-type]
     # An active node, so that its request may resolve fixtures (checked since pytest 9.1), but
     # without item.teardown: it is the test process that runs item.setup().
     state.stack[item] = ([], None)
-    for name in broad_fixtures(item):
+    names = broad_fixtures(item, node)
+    for name in names:
         item._request.getfixturevalue(name)  # type: ignore[attr-defined]
+    known = {_definition(item, name) for name in names}
+    for other in others:
+        new = [n for n in broad_fixtures(other, node) if _definition(other, n) not in known]
+        if new:
+            known.update(_definition(other, name) for name in new)
+            del state.stack[item]
+            _set_up_for(other, new)
+            state.stack[item] = ([], None)
+
+
+def _set_up_for(item: Any, names: Sequence[str]) -> None:
+    """Set fixtures up before the turn of the item that asks for them; it will hear what they raise."""
+    stack = item.session._setupstate.stack
+    stack[item] = ([], None)
+    item._initrequest()
+    try:
+        for name in names:
+            item._request.getfixturevalue(name)
+    except (Exit, KeyboardInterrupt):
+        raise
+    except (Exception, pytest.skip.Exception, pytest.fail.Exception):
+        pass  # the fixture remembers it
+    finally:
+        del stack[item]
+        item._initrequest()  # which begins anew
 
 
 def is_set_up(item: Any) -> bool:
@@ -170,28 +212,71 @@ def is_started_by(session: pytest.Session, environment: Mapping[str, str]) -> bo
     )
 
 
-def broad_fixtures(item: pytest.Item) -> list[str]:
-    """The names of the fixtures that outlive the item, broadest first (as the closure is sorted)."""
+def broad_fixtures(item: pytest.Item, node: pytest.Collector | None = None) -> list[str]:
+    """The names of the fixtures that outlive the item, broadest first (as the closure is sorted).
+
+    With ``node``, those that outlive that.
+    """
     shared: dict[str, bool] = {}
     for answer in reversed(item.ihook.pytest_nsbox_fixtures(item=item)):  # the closest counts
         shared.update(answer)
     known = [
-        name for name in getattr(item, "fixturenames", ()) if _scope_of(item, name) > Scope.Function
+        name
+        for name in getattr(item, "fixturenames", ())
+        if _scope_of(item, name) > Scope.Function and _outlives(item, name, node)
     ]
-    others = [name for name, is_shared in shared.items() if is_shared and name not in known]
+    others = [
+        name
+        for name, is_shared in shared.items()
+        if is_shared and name not in known and _outlives(item, name, node)
+    ]
     return [name for name in known if shared.get(name, True)] + others
+
+
+def wider_params(item: Any, node: pytest.Collector) -> dict[str, int]:
+    """The parameters of fixtures that outlive the node, by the identity by which pytest tells them."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return {
+        name: id(value)
+        for name, value in params.items()
+        if _scope_of(item, name) > Scope.Function and _outlives(item, name, node)
+    }
+
+
+def _outlives(item: Any, name: str, node: pytest.Collector | None) -> bool:
+    """Whether what finalizes the fixture, which has a broad scope, is above the node."""
+    if node is None:
+        return True
+    scope = _scope_of(item, name)
+    if scope is Scope.Class:
+        owner = item.getparent(pytest.Class)
+    elif scope is Scope.Module:
+        owner = item.getparent(pytest.Module)
+    elif scope is Scope.Package:
+        owner = get_scope_package(item, _definition(item, name))
+    else:
+        owner = item.session
+    return owner is not node and owner in node.listchain()
+
+
+def _definition(item: Any, name: str) -> Any:
+    """The definition of the fixture that the item gets by that name; None: there is none."""
+    definitions = item._fixtureinfo.name2fixturedefs.get(name)
+    if not definitions:  # of one that only pytest_nsbox_fixtures names
+        definitions = item.session._fixturemanager.getfixturedefs(name, item)
+    return definitions[-1] if definitions else None
 
 
 def _scope_of(item: Any, name: str) -> Scope:
     """The scope that decides which node finalizes the fixture, as ``_get_active_fixturedef`` does."""
-    definitions = item._fixtureinfo.name2fixturedefs.get(name)
-    if not definitions:  # "request", or a parametrize argument
+    definition = _definition(item, name)
+    if definition is None:  # "request"
         return Scope.Function
     callspec = getattr(item, "callspec", None)
     if callspec is not None and name in callspec.params:
         scope: Scope = callspec._arg2scope[name]  # parametrize(scope=…) overrides the fixture's
     else:
-        scope = definitions[-1]._scope
+        scope = definition._scope
     if scope is Scope.Class and item.getparent(pytest.Class) is None:
         return Scope.Function  # SubRequest falls back to the item itself
     return scope
@@ -207,6 +292,7 @@ class TestProcessState(SetupState):
     ) -> None:
         super().__init__()
         self.on_setup = on_setup
+        self.goes_on = False  # with another item that shares what is set up here
         self.stack = {
             node: ([], exc) for node, (_, exc) in controllers.stack.items() if node is not item
         }
@@ -216,12 +302,14 @@ class TestProcessState(SetupState):
         super().setup(item)
 
     def teardown_exact(self, nextitem: pytest.Item | None) -> None:
-        # Whatever has a finalizer on this stack was set up in this process, which runs one item:
-        # all of it goes, whether runtestprotocol() passed the real nextitem or, under -x, None.
-        super().teardown_exact(None)
+        # Whatever has a finalizer on this stack was set up in this process: all of it goes with its
+        # last item, whether runtestprotocol() passed the real nextitem or, under -x, None.
+        super().teardown_exact(nextitem if self.goes_on else None)
 
 
-def use_test_process_state(item: pytest.Item, on_setup: Callable[[], None]) -> None:
+def use_test_process_state(item: pytest.Item, on_setup: Callable[[], None]) -> TestProcessState:
     """In a test process: stop knowing what the controller will tear down."""
     session = item.session
-    session._setupstate = TestProcessState(session._setupstate, item, on_setup)
+    state = TestProcessState(session._setupstate, item, on_setup)
+    session._setupstate = state
+    return state

@@ -44,6 +44,7 @@ class Fleet:
         self.conclude = conclude
         self.close = close
         self.flights: deque[Flight] = deque()
+        self.waiting: Flight | None = None  # for the next item of its group; no other flies then
 
     @property
     def in_the_air(self) -> list[Flight]:
@@ -55,6 +56,14 @@ class Fleet:
             self._tell()
         if self.jobs == 1 and self._capture is not None and threading.active_count() > 1:
             self._capture.resume_global_capture()  # at once, and not only when we wait
+
+    def go_on(self, order: Callable[[Flight], None]) -> None:
+        """Give the waiting one its order, and wait for what comes of it."""
+        flight, self.waiting = self.waiting, None
+        assert flight is not None
+        self.flights.append(flight)  # first, for ^C may come
+        order(flight)
+        self.drain()
 
     def make_room(self, is_in_the_way: Callable[[Flight], bool]) -> None:
         """Wait until one more may start. Raises what telling raises: Exit, KeyboardInterrupt."""
@@ -72,6 +81,9 @@ class Fleet:
 
     def abandon(self) -> None:
         """End whatever is in flight; nobody is told."""
+        if self.waiting is not None:
+            self.flights.append(self.waiting)
+            self.waiting = None
         while self.flights:
             flight = self.flights.popleft()
             flight.land()
@@ -102,6 +114,9 @@ class Fleet:
             except BaseException:  # the end of the session
                 self._let_go()
                 raise
+            if head.waits:
+                self.waiting = self.flights.popleft()
+                return
             if not head.has_landed:
                 return
             self.flights.popleft()
@@ -153,10 +168,20 @@ class Fleet:
 
     def _interrupt(self) -> None:
         """After ^C: let the tests tear down, for as long as the user lets them."""
+        self._end_gently(lambda flight: flight.running.interrupt())
+
+    def part(self) -> None:
+        """Let the waiting one tear down; nobody is told how that went."""
+        if self.waiting is not None:
+            self.flights.append(self.waiting)
+            self.waiting = None
+            self._end_gently(Flight.part)
+
+    def _end_gently(self, ask: Callable[[Flight], None]) -> None:
         until = time.monotonic() + _INTERRUPT_GRACE
         try:
             for flight in self.in_the_air:
-                flight.running.interrupt()
+                ask(flight)
             while self.in_the_air and time.monotonic() < until:
                 self._poll(until)
                 with contextlib.suppress(Exit, KeyboardInterrupt):

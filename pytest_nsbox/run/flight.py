@@ -1,4 +1,6 @@
-"""A test process in flight: launched for one item, listened to, landed; and what became of the item.
+"""A test process in flight: launched for an item, listened to, landed; and what became of the item.
+
+One that runs a group of items waits between two of them, and is then handed the next one's run.
 
 An item's run is told of in its turn.  Until then what the test process sends is kept, but for the
 questions that it waits to have answered.
@@ -51,6 +53,32 @@ class Flight:
         """When its timeout ends, as time.monotonic() counts; None: never."""
         timeout = self.run.options.timeout
         return None if timeout is None else self.running.started + timeout
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has run its item, and waits for another."""
+        return self.run.waits and not self.has_landed
+
+    def hand_over(self, run: ItemRun) -> None:
+        """Have it run the next item of its group."""
+        assert run.group is not None
+        self.run = run
+        self.order(
+            run=run.group.indices[run.item],
+            next=run.group.index(run.nextitem),
+            goes_on=run.goes_on,
+            screen=screen.state(run.config),
+        )
+
+    def part(self) -> None:
+        """Have it tear down what it has kept for an item that does not come, and end."""
+        self.run.has_ended = self.run.waits = False
+        self.order(run=None)
+
+    def order(self, **what: object) -> None:
+        screen.flush(self.run.config)
+        self.running.started = time.monotonic()
+        self.running.answer(what)
 
     def listen(self) -> None:
         """Take in what is in the pipe; a question is answered at once."""
@@ -194,6 +222,7 @@ def launch(
                     child.run(
                         run.item, run.nextitem, run.options, home, stacks, state,
                         rehearses=run.rehearses, rehearsed=run.rehearsed,
+                        filters=run.group.filters if run.goes_on and run.group else None,
                         in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,
                     )  # fmt: skip
         except OSError as error:

@@ -15,13 +15,19 @@ Section = tuple[str, str, str]  # phase, channel, text
 class Inherited:
     """Output and log records of the controller's share of the setup, in the test process."""
 
-    def __init__(self, item: Any) -> None:
+    def __init__(self, item: Any, *, is_shared: bool = True) -> None:
+        """``is_shared``: whether the controller had a share in the setup."""
         self.item = item
+        self.is_shared = is_shared
         self.plugins = item.config.pluginmanager
-        self.records = list(item.stash.get(caplog_records_key, {}).get("setup", ()))
-        self.logs = [handler.stream.getvalue() for handler in self._handlers()]
-        self.output = {key: text for _, key, text in item._report_sections if key != "log"}
-        item._report_sections.clear()
+        self.records: list[Any] = []
+        self.logs = ["" for _ in self._handlers()]
+        self.output: dict[str, str] = {}
+        if is_shared:
+            self.records += item.stash.get(caplog_records_key, {}).get("setup", ())
+            self.logs = [handler.stream.getvalue() for handler in self._handlers()]
+            self.output = {key: text for _, key, text in item._report_sections if key != "log"}
+            item._report_sections.clear()
 
     def take_place(self) -> None:
         """Come after what setup hooks have put out and logged, before what fixtures will."""

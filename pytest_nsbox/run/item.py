@@ -22,6 +22,7 @@ from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, inherited, junit, screen, timing, wire
 from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
 from pytest_nsbox.run.reports import relay_warning, restored, with_frames
 from pytest_nsbox.run.running import Running
@@ -62,6 +63,7 @@ class ItemRun:
         *,
         log: bool = True,
         concurrent: bool = False,
+        group: Group | None = None,
     ) -> None:
         self.item = item
         self.nextitem = nextitem
@@ -69,6 +71,8 @@ class ItemRun:
         self.hooks = hooks  # of the controller's share of a phase
         self.is_logged = log  # or whoever called looks at the reports first
         self.is_concurrent = concurrent  # with others, and told of in its turn
+        self.group = group  # of the items that share its sandbox
+        self.note = ""  # for its reports
         self.is_announced = False
         self.has_left = False
         self.reports: list[pytest.TestReport] = []
@@ -80,6 +84,9 @@ class ItemRun:
         self.told: list[pytest.TestReport] = []
         self.teardown: pytest.TestReport | None = None  # the test process's, held back
         self.has_ended = False
+        self.waits = False  # its test process, for another item of the group
+        self.has_died = False
+        self.is_over = False  # all of it is told
         # Where a hook may end the test before the broad fixtures are set up, a first test process
         # runs the setup hooks; if they let the test go on, that process ends and all starts anew.
         self.rehearses = False
@@ -94,12 +101,14 @@ class ItemRun:
         item = self.item
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
-        if fixtures.is_set_up(item):  # the hooks of pytest would be half a millisecond for nothing
+        node, others = (self.group.node, self.group.others) if self.group else (None, ())
+        if self.group is None and fixtures.is_set_up(item):
+            # The hooks of pytest would be half a millisecond for nothing.
             tell = functools.partial(item.ihook.pytest_nsbox_setup, item=item)
             self.broad = CallInfo.from_call(tell, when="setup", reraise=_RERAISE)
             inherited.forget(self.config)
         else:
-            with fixtures.broad_only(item):
+            with fixtures.broad_only(item, node, others):
                 self.broad = self.call("setup", item=item)
         timing.mark(self.config, "broad setup")
         if self.broad_failed:
@@ -191,6 +200,12 @@ class ItemRun:
                 nodeid=self.item.nodeid, location=self.item.location
             )
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next item is to run in the same test process."""
+        group = None if self.rehearses else self.group
+        return group is not None and self.nextitem in group.indices
+
     def will_be_repeated(self) -> bool:
         """Whether that was a rehearsal, after which the test goes on in another process."""
         return self.rehearsed and self.broad is None
@@ -225,6 +240,7 @@ class ItemRun:
             screen.adopt(self.config, message["screen"])
         elif kind == "end":
             self.has_ended = True
+            self.waits = message["goes_on"] and self.goes_on
             screen.adopt(self.config, message["screen"])
             self.add_to_told(message["added"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
@@ -254,12 +270,21 @@ class ItemRun:
         if report.when == "setup" and self.broad is not None:
             report.duration += self.broad.duration
             report.start = self.broad.start
+        if self.note:
+            report.sections.append(("sandbox", self.note))
         if hasattr(report, "context"):
             self.item.ihook.pytest_runtest_logreport(report=report)
         elif report.when == "teardown":
-            self.teardown = report
+            self.hold(report)
         else:
             self.log(report)
+
+    def hold(self, report: pytest.TestReport) -> None:
+        """Keep the report of the teardown; a second one is of what was left for an item to come."""
+        if self.teardown is None or not self.teardown.failed:
+            self.teardown = report
+        elif report.failed:
+            self.teardown.sections.append(("broad-scoped teardown failed too", report.longreprtext))
 
     def current_phase(self) -> Any:
         """The phase that the test process has not yet reported."""
@@ -283,6 +308,7 @@ class ItemRun:
         self, call: CallInfo[None], sandbox: Sandbox, stacks: str, output: list[str] | None
     ) -> None:
         """The report of the phase in which the test process ended, or our waiting for it did."""
+        self.has_died = True
         self.salvage_output(call.when, output)
         report = self.make_report(call)
         if stacks:

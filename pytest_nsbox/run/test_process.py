@@ -18,10 +18,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from functools import partial
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
+from _pytest.logging import caplog_records_key
 from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
@@ -55,10 +57,19 @@ class Home(NamedTuple):
 
 
 class Relay:
-    """The plugin through which a test process hears of reports; deaf in the controller.
+    """The plugin by which a test process hears of reports and its next item; deaf in the controller.
 
     Registered there, once, since that costs a millisecond.
     """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Literal[True] | None:
+        if current is None or current.item is not item:
+            return None
+        current.run_next(nextitem)
+        return True
 
     # Not a wrapper of the setup, which would be a frame of its tracebacks.
     @pytest.hookimpl(tryfirst=True)
@@ -84,7 +95,7 @@ current: TestProcess | None = None
 
 
 class TestProcess:
-    """One item in one sandbox."""
+    """One item in one sandbox, or those of a group."""
 
     __test__ = False
 
@@ -96,16 +107,25 @@ class TestProcess:
         *,
         rehearses: bool,
         in_step: bool,
+        filters: list[Any] | None,
     ) -> None:
-        self.item = item
+        """``filters``: of warnings, as they are between the items of a group; None: of one item."""
         self.config = item.config
+        self.session = item.session
+        self.filters = filters
+        self.goes_on = filters is not None
         self.options = options
         self.home = home
         self.rehearses = rehearses
         self.in_step = in_step  # whether the controller puts something out meanwhile
         self.mute: screen.Mute | None = None  # while setup hooks repeat what they rehearsed
         self.pid = _getpid()
-        self.inherited = Inherited(item)
+        self.take(item, Inherited(item))
+
+    def take(self, item: pytest.Item, inherited: Inherited) -> None:
+        """Let this be the item that runs."""
+        self.item = item
+        self.inherited = inherited
         self.xml = junit.Recorded(item)
         self.told: list[tuple[pytest.TestReport, set[str]]] = []  # reports and what they held
 
@@ -114,19 +134,83 @@ class TestProcess:
         return _getpid() != self.pid
 
     def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
-        """Run the item, and say how that ended."""
-        session = self.item.session
-        fixtures.use_test_process_state(self.item, self.begin_setup)
+        """Run the item, and those that the controller then names."""
+        self.state = fixtures.use_test_process_state(self.item, self.begin_setup)
         self.become_the_reporter(counting=log)
         screen.keep_heading(self.config, "setup")
-        if self.config.pluginmanager.hasplugin("warnings"):
-            warnings._showwarnmsg_impl = self.warn  # type: ignore[attr-defined]
         if self.config.option.capture == "no" and os.isatty(0):
             self.take_terminal()
-        hook = self.item.ihook
-        try:
-            hook.pytest_nsbox_enter(item=self.item)
+        self.run_item(nextitem)
+        if self.goes_on:
+            self.keep_wrappers()
+        while self.goes_on and not self.is_copy():
+            self.obey(self.answer())
+
+    def run_item(self, nextitem: pytest.Item | None) -> None:
+        """Run the item, and say how that ended."""
+        if self.config.pluginmanager.hasplugin("warnings"):
+            warnings._showwarnmsg_impl = self.warn  # type: ignore[attr-defined]
+        self.state.goes_on = self.goes_on
+
+        def act() -> None:
+            self.item.ihook.pytest_nsbox_enter(item=self.item)
             runtestprotocol(self.item, log=True, nextitem=nextitem)
+            if self.goes_on and (self.session.shouldfail or self.session.shouldstop):
+                self.goes_on = self.state.goes_on = False
+                if self.state.stack:  # that it stops came out in the teardown
+                    self.tear_down()
+
+        self.do(act)
+
+    def obey(self, order: Mapping[str, Any]) -> None:
+        """Run the item that is named, within what there is around each; or none, and end."""
+        if order["run"] is None:
+            self.goes_on = self.state.goes_on = False
+            self.do(self.tear_down)
+            return
+        items = self.session.items
+        item = items[order["run"]]
+        nextitem = None if order["next"] is None else items[order["next"]]
+        self.goes_on = order["goes_on"]
+        self.take(item, Inherited(item, is_shared=False))
+        screen.adopt(self.config, order["screen"])
+        warnings.filters[:] = self.filters or ()  # type: ignore[index]
+        if self.has_strangers:  # the controller has them put out what they do
+            self.mute = screen.Mute(self.config)
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+        self.unmute()
+
+    def run_next(self, nextitem: pytest.Item | None) -> None:
+        self.unmute()
+        self.run_item(nextitem)
+        if self.has_strangers:
+            self.mute = screen.Mute(self.config)
+
+    def keep_wrappers(self) -> None:
+        """Have nobody but us run the next item, within what is around each (warnings, faulthandler)."""
+        caller = self.config.hook.pytest_runtest_protocol
+        wrappers = [i for i in caller.get_hookimpls() if i.wrapper or i.hookwrapper]
+        ours = [i for i in caller.get_hookimpls() if isinstance(i.plugin, Relay)]
+        caller._hookimpls[:] = [*ours, *wrappers]
+        self.has_strangers = any(
+            not i.function.__module__.startswith(("_pytest.", "pytest_nsbox.")) for i in wrappers
+        )
+
+    def tear_down(self) -> None:
+        """Tear down what an item to come would have shared, and tell how that went."""
+        item = self.item
+        item.stash.setdefault(caplog_records_key, {})
+        hook = fixtures.shared_hooks(self.config)["teardown"]
+        call = pytest.CallInfo.from_call(
+            partial(hook, item=item, nextitem=None), "teardown", (Exit, KeyboardInterrupt)
+        )
+        self.relay(item.ihook.pytest_runtest_makereport(item=item, call=call))
+
+    def do(self, act: Callable[[], None]) -> None:
+        """Do it, and say how that ended."""
+        session, hook = self.session, self.item.ihook
+        try:
+            act()
         except Exit as error:
             self.finish()
             self.send(
@@ -140,7 +224,10 @@ class TestProcess:
             raise
         else:
             timing.mark(self.config, "item protocol")
-            collect_late_exceptions(self.config)
+            if self.goes_on:
+                faulthandler.cancel_dump_traceback_later()
+            else:
+                collect_late_exceptions(self.config)
             collected = hook.pytest_nsbox_collect(item=self.item)
             timing.mark(self.config, "collect")
             self.carry(collected)
@@ -149,6 +236,7 @@ class TestProcess:
                 "end",
                 screen=screen.state(self.config),
                 added=self.added(),
+                goes_on=self.goes_on,
                 shouldfail=session.shouldfail,
                 shouldstop=session.shouldstop,
                 timing=None if spent is None else spent.spent(),
@@ -162,6 +250,8 @@ class TestProcess:
             screen.flush(self.config)
             _exit(0)
         self.unmute()
+        if not self.inherited.is_shared:
+            self.item.ihook.pytest_nsbox_setup(item=self.item)
         self.inherited.take_place()
 
     def unmute(self) -> None:
@@ -193,6 +283,7 @@ class TestProcess:
 
     def finish(self) -> None:
         """Tear down what an Exit or an interrupt has left set up."""
+        self.goes_on = self.state.goes_on = False
         with contextlib.suppress(BaseException):
             self.item.session._setupstate.teardown_exact(None)
 
@@ -310,6 +401,7 @@ def run(
     rehearses: bool,
     rehearsed: bool,
     in_step: bool,
+    filters: list[Any] | None,
     enter: Callable[[str], None],
     cwd: str,
 ) -> NoReturn:
@@ -327,7 +419,9 @@ def run(
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
         if faulthandler.is_enabled():
             faulthandler.enable(stacks_fd)  # a crash goes into its report, not on the terminal
-        current = TestProcess(item, options, home, rehearses=rehearses, in_step=in_step)
+        current = TestProcess(
+            item, options, home, rehearses=rehearses, in_step=in_step, filters=filters
+        )
         if rehearsed:
             current.mute = screen.Mute(item.config)
         timing.mark(item.config, "adopt")

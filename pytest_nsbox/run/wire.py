@@ -47,6 +47,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "shouldstop": (bool, str),
         "added": list,
         "timing": (dict, type(None)),
+        "goes_on": bool,
     },
     "exit": {"reason": str, "returncode": (int, type(None)), "added": list},
     "interrupt": {"text": list, "frames": list},

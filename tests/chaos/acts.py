@@ -817,7 +817,14 @@ def says_that_it_has_ended_and_exits() -> None:
     os.write(
         _pipe(),
         _frame(
-            {"type": "end", "screen": None, "shouldfail": False, "shouldstop": False, "added": []}
+            {
+                "type": "end",
+                "screen": None,
+                "shouldfail": False,
+                "shouldstop": False,
+                "added": [],
+                "goes_on": True,
+            }
         ),
     )
     os._exit(0)

@@ -489,7 +489,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_and_all_that_are_known() -> 
         merge({}, [{"tmpsize": "1M"}])
     assert str(caught.value) == (
         "unknown key 'tmpsize' of the sandbox marker; did you mean 'tmp_size'? "
-        "known are tmp_size, network, timeout, env, bind, hide, hostname, keep, serial"
+        "known are tmp_size, network, timeout, env, bind, hide, hostname, keep, serial, scope"
     )
 
 

@@ -14,6 +14,7 @@ class Adapter:
 
     def __init__(self, config: pytest.Config) -> None:
         self.inherited: list[Any] = []
+        self.has_entered = False  # a test process, which has connections of its own since
 
     @pytest.hookimpl
     def pytest_nsbox_fixtures(self, item: pytest.Item) -> dict[str, bool]:
@@ -24,8 +25,9 @@ class Adapter:
 
     @pytest.hookimpl
     def pytest_nsbox_enter(self) -> None:
-        if not django_settings_is_configured():
+        if self.has_entered or not django_settings_is_configured():
             return
+        self.has_entered = True
         for connection in connections.all(initialized_only=True):
             in_memory = getattr(connection, "is_in_memory_db", bool)()
             # A class's transaction is only where it was begun.

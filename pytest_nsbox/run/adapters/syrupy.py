@@ -23,10 +23,15 @@ class Adapter:
         self.session: Any = config._syrupy  # type: ignore[attr-defined]
         self.inherited = 0
         self.writes: list[Any] = []
+        self.has_entered = False  # in a test process, which may run several items
 
     @pytest.hookimpl
     def pytest_nsbox_enter(self) -> None:
         self.inherited = len(self.session._assertions)
+        self.writes.clear()
+        if self.has_entered:
+            return
+        self.has_entered = True
         queue = self.session.queue_snapshot_write
 
         def note_and_queue(

@@ -29,6 +29,7 @@ class Adapter:
 
     @pytest.hookimpl
     def pytest_nsbox_enter(self, item: pytest.Item) -> None:
+        self.stop(item)  # in a test process that runs several items the plugin has started one
         self.start(item)
 
     @pytest.hookimpl

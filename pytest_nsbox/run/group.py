@@ -1,0 +1,79 @@
+"""Which items share a sandbox: those of one node that come one after the other, with equal options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import pytest
+
+from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import fixtures
+
+
+@dataclass
+class Group:
+    """The items that may share a sandbox, beginning with the one for which it is made."""
+
+    node: pytest.Collector
+    indices: dict[pytest.Item, int]  # of its items, in session.items
+    filters: list[Any]  # of warnings, as they are around each test
+
+    def index(self, item: pytest.Item | None) -> int | None:
+        """Where in session.items the item is, or one of another group."""
+        if item is None or item in self.indices:
+            return self.indices.get(item)  # type: ignore[arg-type]
+        items = item.session.items
+        return items.index(item) if item in items else None
+
+    @property
+    def others(self) -> list[pytest.Item]:
+        """All but the first."""
+        return list(self.indices)[1:]
+
+
+def scope_node(item: pytest.Item, scope: str) -> Any:
+    """The node for as long as which a sandbox of that scope lives; None: the item itself.
+
+    Of classes and packages in each other it is the outermost, whose fixtures are the inner ones' too.
+    """
+    kinds = {"class": pytest.Class, "module": pytest.File, "package": pytest.Package}
+    kind = kinds.get(scope)
+    if kind is not None:
+        for node in item.listchain():
+            if isinstance(node, kind):
+                return node
+    return item.session if scope in ("package", "session") else None
+
+
+def group_of(
+    item: pytest.Item,
+    options: SandboxOptions,
+    options_of: Callable[[pytest.Item], object],
+    filters: list[Any],
+) -> Group | None:
+    """The group that begins with the item; None where each item has a sandbox of its own.
+
+    Wider fixtures come into a sandbox by the fork, so that one with another parameter begins another.
+    """
+    node = scope_node(item, options.scope)
+    if node is None:
+        return None
+    params = fixtures.wider_params(item, node)
+
+    def belongs(other: pytest.Item) -> bool:
+        return (
+            scope_node(other, options.scope) is node
+            and options_of(other) == options
+            and fixtures.wider_params(other, node) == params
+        )
+
+    items = item.session.items
+    try:
+        start = items.index(item)
+    except ValueError:  # one that a plugin has made up
+        return None
+    members = takewhile(belongs, items[start:])
+    return Group(node, {member: start + n for n, member in enumerate(members)}, filters)
