@@ -824,6 +824,7 @@ def says_that_it_has_ended_and_exits() -> None:
                 "shouldstop": False,
                 "added": [],
                 "goes_on": True,
+                "timing": None,
             }
         ),
     )
