@@ -31,6 +31,8 @@ _SECONDS = 90.0
 # The plugins that every pytest of a test's own has. Not whatever else is installed: some change the
 # order of the tests or what the terminal shows, and all take their time to be imported.
 _PLUGINS = ("nsbox", "xdist", "timeout")
+# With one of these pytest does not shorten its summary, and plugins have other defaults.
+_CI = ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS")
 
 
 def _may_administer() -> bool:
@@ -55,8 +57,10 @@ def privilege(request: pytest.FixtureRequest) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def few_plugins() -> Iterator[None]:
-    """Every pytest that a test runs has our plugin, and few others."""
+    """Every pytest that a test runs has our plugin, and few others, and is not told of CI."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in _CI:
+            patch.delenv(name, raising=False)
         patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         patch.setenv("PYTEST_ADDOPTS", options_for(_PLUGINS))
         yield
