@@ -135,7 +135,7 @@ class Controller:
             assert isinstance(options, SandboxOptions)
             self.go_on(item, nextitem, options)
         else:
-            self.runtestprotocol(item, nextitem=nextitem, shares=True)
+            self.runtestprotocol(item, nextitem=nextitem, driven=False)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
@@ -227,11 +227,12 @@ class Controller:
         item: pytest.Item,
         log: bool = True,
         nextitem: pytest.Item | None = None,
-        shares: bool = False,
+        driven: bool = True,
     ) -> list[pytest.TestReport]:
         """pytest's function of that name, in a sandbox where the item is to have one.
 
-        ``shares``: it may be one of a group, which begins with it.
+        ``driven``: another plugin has called it, perhaps for one attempt of several; else it may be
+        one of a group, which begins with it.
         """
         if item.config is not self.config:  # a pytest in a test, in its process
             return self._seam.theirs(item, log=log, nextitem=nextitem)
@@ -247,8 +248,8 @@ class Controller:
             item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
             item.user_properties.append(("nsbox", "ran WITHOUT a sandbox"))
             return self._seam.theirs(item, log=log, nextitem=nextitem)
-        group = group_of(item, options, self.options_here, self._filters) if shares else None
-        run = ItemRun(item, nextitem, options, self.hooks, log=log, group=group)
+        group = None if driven else group_of(item, options, self.options_here, self._filters)
+        run = ItemRun(item, nextitem, options, self.hooks, log=log, driven=driven, group=group)
         if group is not None and self._death[0] is group.node and self._death[1]:
             run.note = f"a new sandbox: the test process has died in {self._death[1]}"
         try:

@@ -126,9 +126,7 @@ def set_up_broad(
     if many:
         # setup() takes an Item, but asks only for its listchain().
         SetupState.setup(state, chain[many - 1])  # type: ignore[arg-type]
-    # An active node, so that its request may resolve fixtures (checked since pytest 9.1), but
-    # without item.teardown: it is the test process that runs item.setup().
-    state.stack[item] = ([], None)
+    activate(item)
     names = broad_fixtures(item, node)
     for name in names:
         item._request.getfixturevalue(name)  # type: ignore[attr-defined]
@@ -139,13 +137,20 @@ def set_up_broad(
             known.update(_definition(other, name) for name in new)
             del state.stack[item]
             _set_up_for(other, new)
-            state.stack[item] = ([], None)
+            activate(item)
+
+
+def activate(item: pytest.Item) -> None:
+    """Make the item an active node, whose request may resolve fixtures (checked since pytest 9.1).
+
+    Without its teardown: it is the test process that runs ``item.setup()``.
+    """
+    item.session._setupstate.stack[item] = ([], None)
 
 
 def _set_up_for(item: Any, names: Sequence[str]) -> None:
     """Set fixtures up before the turn of the item that asks for them; it will hear what they raise."""
-    stack = item.session._setupstate.stack
-    stack[item] = ([], None)
+    activate(item)
     item._initrequest()
     try:
         for name in names:
@@ -155,7 +160,7 @@ def _set_up_for(item: Any, names: Sequence[str]) -> None:
     except (Exception, pytest.skip.Exception, pytest.fail.Exception):
         pass  # the fixture remembers it
     finally:
-        del stack[item]
+        del item.session._setupstate.stack[item]
         item._initrequest()  # which begins anew
 
 

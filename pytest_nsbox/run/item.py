@@ -62,6 +62,7 @@ class ItemRun:
         hooks: dict[str, Callable[..., Any]],
         *,
         log: bool = True,
+        driven: bool = False,
         concurrent: bool = False,
         group: Group | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class ItemRun:
         self.options = options
         self.hooks = hooks  # of the controller's share of a phase
         self.is_logged = log  # or whoever called looks at the reports first
+        self.is_driven = driven  # by another plugin, which may have put finalizers aside
         self.is_concurrent = concurrent  # with others, and told of in its turn
         self.group = group  # of the items that share its sandbox
         self.note = ""  # for its reports
@@ -104,6 +106,7 @@ class ItemRun:
         node, others = (self.group.node, self.group.others) if self.group else (None, ())
         if self.group is None and fixtures.is_set_up(item):
             # The hooks of pytest would be half a millisecond for nothing.
+            fixtures.activate(item)
             tell = functools.partial(item.ihook.pytest_nsbox_setup, item=item)
             self.broad = CallInfo.from_call(tell, when="setup", reraise=_RERAISE)
             inherited.forget(self.config)
@@ -163,8 +166,10 @@ class ItemRun:
         self.log(held, call)
 
     def has_something_to_tear_down(self) -> bool:
-        return fixtures.tears_down(self.session, self.nextitem) or fixtures.has_late_exceptions(
-            self.config
+        return (
+            self.is_driven
+            or fixtures.tears_down(self.session, self.nextitem)
+            or fixtures.has_late_exceptions(self.config)
         )
 
     def apply(self) -> None:
