@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -97,6 +98,33 @@ def run_pytest(pytester: pytest.Pytester, privilege: list[str]) -> Callable[...,
         return pytester.run(*there, *privilege, *command, timeout=_SECONDS)
 
     return run
+
+
+@pytest.fixture
+def start_pytest(
+    pytester: pytest.Pytester, privilege: list[str]
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a pytest and leave it running; what is still there of it afterwards is ended."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*args: str) -> subprocess.Popen[str]:
+        command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=pytester.path,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 @pytest.fixture

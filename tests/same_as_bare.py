@@ -25,6 +25,7 @@ _CHANCE = [
     (re.compile(r"^nsbox: (off|all)(, .*)?\n", re.MULTILINE), ""),
     (re.compile(r"\b\d+\.\d\ds(?: \(\d+:\d\d:\d\d\))?"), "0.00s"),
     (re.compile(r"^=+ (.* in 0\.00s) =+$", re.MULTILINE), r"= \1 ="),  # filled up to the margin
+    (re.compile(r"\bcache from \d:\d\d:\d\d ago"), "cache from 0:00:00 ago"),
     (re.compile(r"\b0x[0-9a-f]{6,}"), "0x0"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+"), "NOW"),
     (re.compile(r'(?<= time=)"[\d.]+"|(?<= timestamp=)"[^"]+"'), '"0"'),

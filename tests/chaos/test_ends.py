@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,31 +55,21 @@ def log(pytester: pytest.Pytester) -> Path:
 @pytest.fixture
 def start(
     pytester: pytest.Pytester,
-    privilege: list[str],
+    start_pytest: Start,
     monkeypatch: pytest.MonkeyPatch,
     host: Host,
     log: Path,
-) -> Iterator[Start]:
+) -> Start:
     """Start a run whose test waits, and wait until it does."""
-    started: list[subprocess.Popen[str]] = []
 
     def run(*args: str, teardown: float = 0) -> subprocess.Popen[str]:
         monkeypatch.setenv("NSBOX_CHAOS_TEARDOWN", str(teardown))
         pytester.makepyfile(test_suite=_SUITE)
-        command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            cwd=pytester.path, start_new_session=True,
-        )  # fmt: skip
-        started.append(process)
+        process: subprocess.Popen[str] = start_pytest(*args)
         assert until(lambda: log.exists() and "running" in log.read_text(), 30)
         return process
 
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return run
 
 
 def test_one_interrupt_tears_the_test_down_and_shows_the_summary(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from helpers.host import Host
@@ -92,6 +93,15 @@ def test_after():
 """
 
 
+@pytest.fixture
+def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the tests of a suite write down that they run."""
+    file = pytester.path / "runs"
+    file.touch()
+    monkeypatch.setenv("NSBOX_CHAOS_RUNS", str(file))
+    return file
+
+
 def assert_never_twice(ran: list[str], passed: int) -> None:
     """What ran, ran once; what passed, ran. One that was killed may have run or not."""
     assert len(ran) == len(set(ran)) >= passed
@@ -101,11 +111,8 @@ def test_a_system_call_that_fails_once_or_for_long_is_told_on_its_test(
     pytester: pytest.Pytester,
     run_pytest: RunPytest,
     host: Host,
-    monkeypatch: pytest.MonkeyPatch,
+    runs: Path,
 ) -> None:
-    runs = pytester.path / "runs"
-    runs.touch()
-    monkeypatch.setenv("NSBOX_CHAOS_RUNS", str(runs))
     pytester.makeconftest(_FAULTS)
     pytester.makepyfile(_FAULTY_SUITE)
     result = run_pytest("-s", "--tb=short")
@@ -223,11 +230,8 @@ def test_a_supervisor_that_ends_or_stops_at_any_point_is_replaced(
     pytester: pytest.Pytester,
     run_pytest: RunPytest,
     host: Host,
-    monkeypatch: pytest.MonkeyPatch,
+    runs: Path,
 ) -> None:
-    runs = pytester.path / "runs"
-    runs.touch()
-    monkeypatch.setenv("NSBOX_CHAOS_RUNS", str(runs))
     pytester.makeconftest(_ENDING_SUPERVISOR)
     pytester.makepyfile(
         """

@@ -5,39 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from helpers.host import Host, until
 
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start(pytester: pytest.Pytester, privilege: list[str], host: Host) -> Iterator[Start]:
-    """Start a pytest and leave it running; what is still there of it afterwards is ended."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(*args: str) -> subprocess.Popen[str]:
-        command = [*privilege, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=pytester.path,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
 
 _LONG_RUN = """
 import os, subprocess, time
@@ -61,13 +34,13 @@ def test_it(controller):
 
 
 @pytest.fixture
-def in_the_middle(pytester: pytest.Pytester, start: Start) -> Callable[..., int]:
+def in_the_middle(pytester: pytest.Pytester, start_pytest: Start) -> Callable[..., int]:
     """Start a run, wait until its test is running; the pid of its controller."""
 
     def begin(network: str = "host") -> int:
         shared = pytester.mkdir("shared")
         pytester.makepyfile(_LONG_RUN.format(network=network))
-        process = start()
+        process = start_pytest()
         assert until((shared / "running").exists, 30), process.communicate()[0]
         return int((pytester.path / "pid").read_text())
 
@@ -82,14 +55,14 @@ def gone(pid: int) -> bool:
         return True
 
 
-def run_to_its_end(start: Start) -> str:
-    output: str = start().communicate(timeout=60)[0]
+def run_to_its_end(start_pytest: Start) -> str:
+    output: str = start_pytest().communicate(timeout=60)[0]
     return output
 
 
 @pytest.mark.parametrize("network", ["host", "loopback"])
 def test_nothing_is_left_after_a_run(
-    pytester: pytest.Pytester, start: Start, host: Host, network: str
+    pytester: pytest.Pytester, start_pytest: Start, host: Host, network: str
 ) -> None:
     pytester.makepyfile(
         f"""
@@ -105,19 +78,19 @@ def test_nothing_is_left_after_a_run(
             assert n
         """
     )
-    output = run_to_its_end(start)
+    output = run_to_its_end(start_pytest)
     assert "1 failed, 4 passed" in output
     host.assert_clean()
     assert not (pytester.path / "file").exists()
 
 
 def test_nothing_is_left_in_tmp_after_a_run(
-    pytester: pytest.Pytester, start: Start, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, start_pytest: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = pytester.mkdir("temporary")
     monkeypatch.setenv("TMPDIR", str(temporary))
     pytester.makepyfile("import pytest\n@pytest.mark.sandbox\ndef test_it(): pass")
-    assert "1 passed" in run_to_its_end(start)
+    assert "1 passed" in run_to_its_end(start_pytest)
     assert list(temporary.iterdir()) == []
 
 
@@ -146,7 +119,7 @@ def test_nothing_is_left_after_an_interrupt(in_the_middle: Callable[..., int], h
 
 
 def test_the_descriptors_of_the_controller_do_not_grow(
-    pytester: pytest.Pytester, start: Start
+    pytester: pytest.Pytester, start_pytest: Start
 ) -> None:
     pytester.makeconftest(
         """
@@ -165,7 +138,7 @@ def test_the_descriptors_of_the_controller_do_not_grow(
         def test_it(n, tmp_path): pass
         """
     )
-    output = start("-s").communicate(timeout=60)[0]
+    output = start_pytest("-s").communicate(timeout=60)[0]
     assert "60 passed" in output
     counts = [line for line in output.splitlines() if line.startswith("open:")]
     assert len(counts) == 60

@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from helpers.speakers import speakers
 
 SameAsBare = Callable[..., pytest.RunResult]
 
 SCOPES = ["session", "package", "module", "class", "function"]
 
-SPEAKERS = f"""
-    import os
-    import pytest
-
-    def speaker(scope, name, params=None):
-        @pytest.fixture(scope=scope, name=name, params=params)
-        def fixture(request):
-            value = f"{{name}} {{getattr(request, 'param', '')}}"
-            print(value, "up", os.environ["PYTEST_CURRENT_TEST"])
-            request.addfinalizer(lambda: print(value, "finalized"))
-            yield value
-            print(value, "down", os.environ["PYTEST_CURRENT_TEST"])
-        return fixture
-
-    for scope in {SCOPES}:
-        globals()[scope + "_fixture"] = speaker(scope, scope)
-        globals()[scope + "_param"] = speaker(scope, scope + "_param", ["a", "b"])
-        globals()[scope + "_indirect"] = speaker(scope, scope + "_indirect")
-"""
+SPEAKERS = speakers(SCOPES)
 
 
 def test_fixtures_of_every_scope(pytester: pytest.Pytester, same_as_bare: SameAsBare) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from helpers.host import Host
+from helpers.speakers import speakers
 
 Run = Callable[..., pytest.RunResult]
 SameAsBare = Callable[..., pytest.RunResult]
@@ -15,24 +16,7 @@ SCOPES = ["class", "module", "package", "session"]
 every_scope = pytest.mark.parametrize("scope", SCOPES)
 
 # Each fixture tells of itself; a wider one than the sandbox is asked for by the first test of a module.
-SPEAKERS = """
-    import os
-    import pytest
-
-    def speaker(scope, name, params=None):
-        @pytest.fixture(scope=scope, name=name, params=params)
-        def fixture(request):
-            value = f"{name} {getattr(request, 'param', '')}"
-            print(value, "up", os.environ["PYTEST_CURRENT_TEST"])
-            request.addfinalizer(lambda: print(value, "finalized"))
-            yield value
-            print(value, "down", os.environ["PYTEST_CURRENT_TEST"])
-        return fixture
-
-    for scope in ("session", "module", "class", "function"):
-        globals()[scope + "_fixture"] = speaker(scope, scope)
-        globals()[scope + "_param"] = speaker(scope, scope + "_param", ["a", "b"])
-"""
+SPEAKERS = speakers(["session", "module", "class", "function"])
 
 PACKAGE = """
     import pytest
