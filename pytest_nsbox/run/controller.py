@@ -96,6 +96,7 @@ class Controller:
         if tell:
             self.end_group()
             self.fleet.drain()
+            self.fleet.reap()
         else:
             self.fleet.part()
             self.fleet.abandon()
@@ -130,13 +131,14 @@ class Controller:
             return True  # by one that was in flight; the loop ends now
         if not is_ours:
             return None
-        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        ihook = item.ihook
+        ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         if self.group is not None:
             assert isinstance(options, SandboxOptions)
             self.go_on(item, nextitem, options)
         else:
             self.runtestprotocol(item, nextitem=nextitem, driven=False)
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
     def may_be_concurrent(self, item: pytest.Item, options: SandboxOptions) -> bool:
@@ -185,7 +187,7 @@ class Controller:
         self.remaining = max(0, self.remaining - 1)
         runs_bare(item)  # for what it notes down
         run = ItemRun(item, nextitem, options, self.hooks, group=self.group)
-        item.ihook.pytest_nsbox_fork(item=item)
+        run.ihook.pytest_nsbox_fork(item=item)
         if self.config.pluginmanager.hasplugin("faulthandler"):
             faulthandler.cancel_dump_traceback_later()  # it has its own
         try:
@@ -304,7 +306,7 @@ class Controller:
 
     def start_run(self, run: ItemRun) -> str:
         """Start the test process of the item, whose broad fixtures are set up; else say why not."""
-        run.item.ihook.pytest_nsbox_fork(item=run.item)
+        run.ihook.pytest_nsbox_fork(item=run.item)
         if not self._has_forked:
             self._has_forked = True
             if self.huge_pages == "always" or (
@@ -314,7 +316,7 @@ class Controller:
         later = self.remaining - (len(run.group.others) if run.group else 0)
         ahead = max(0, min(later, self.fleet.jobs + 1))
         try:
-            kind = self.kind(run.options)._replace(sockets=self.look_for_sockets(run.item.session))
+            kind = self.kind(run.options, self.look_for_sockets(run.item.session))
             self.fleet.add(self.retried(lambda: self.launch(run, kind, ahead)))
         except SandboxError as error:
             return explain(error)
@@ -358,10 +360,8 @@ class Controller:
         carry += [(path, True) for path in keep]
         if run.will_be_repeated():
             carry = []
-        # The next tmp_path is numbered after this one.
-        wait = uses_basetemp(run.item) or bool(run.options.keep) or run.group is not None
         try:
-            self.not_copied += flight.sandbox.close(carry, wait=wait)
+            self.not_copied += flight.sandbox.close(carry, wait=run.is_waited_for())
         except SandboxError as error:
             self.not_copied.append(f"what {run.item.nodeid} has written: {error}")
 
@@ -393,13 +393,13 @@ class Controller:
                 with contextlib.suppress(Exception):  # tmp_path itself will say it better
                     factory.getbasetemp()
 
-    def kind(self, options: SandboxOptions) -> Kind:
-        """The kind of sandbox that an item with these options needs now."""
+    def kind(self, options: SandboxOptions, sockets: tuple[Socket, ...] = ()) -> Kind:
+        """The kind of sandbox that an item with these options needs now: of equal ones one object."""
         basetemp = basetemp_of(self.config)
-        key = (options, os.getcwd(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
+        key = (options, os.getcwd(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"), sockets)
         kind = self._kinds.get(key)
         if kind is None:
-            kind = kind_of(options, self.visible(basetemp), self.real)
+            kind = kind_of(options, self.visible(basetemp), self.real)._replace(sockets=sockets)
             self._kinds[key] = kind
         return kind
 

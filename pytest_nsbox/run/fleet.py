@@ -13,12 +13,13 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from _pytest.outcomes import Exit
 
 from pytest_nsbox.run.flight import Flight
+from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import SandboxError
 
 _INTERRUPT_GRACE = 10.0  # seconds for test processes to tear down after ^C, unless ^C comes again
@@ -44,6 +45,7 @@ class Fleet:
         self.conclude = conclude
         self.close = close
         self.flights: deque[Flight] = deque()
+        self.exiting: list[Running] = []  # test processes that have told all
         self.waiting: Flight | None = None  # for the next item of its group; no other flies then
 
     @property
@@ -51,6 +53,7 @@ class Fleet:
         return [flight for flight in self.flights if not flight.has_landed]
 
     def add(self, flight: Flight) -> None:
+        self.reap()  # now that the next one has been forked: an exit takes a millisecond
         self.flights.append(flight)
         if len(self.flights) == 1:
             self._tell()
@@ -81,6 +84,7 @@ class Fleet:
 
     def abandon(self) -> None:
         """End whatever is in flight; nobody is told."""
+        self.reap()
         if self.waiting is not None:
             self.flights.append(self.waiting)
             self.waiting = None
@@ -95,12 +99,18 @@ class Fleet:
         """In a forked child: let go of what belongs to the flights there are."""
         for flight in self.flights:
             flight.close_fds()
+        for running in self.exiting:
+            running.close_fds()
+
+    def reap(self) -> None:
+        """Make sure that the processes are gone which had only to exit."""
+        while self.exiting:
+            self.exiting.pop().end()
 
     def _wait(self) -> None:
         """Wait for something to happen, and tell what can be told."""
         try:
-            with self._capturing():
-                self._poll(None)
+            self._poll_captured()
         except KeyboardInterrupt:
             self._interrupt()
             raise
@@ -118,7 +128,9 @@ class Fleet:
                 self.waiting = self.flights.popleft()
                 return
             if not head.has_landed:
-                return
+                if not head.has_told_all():
+                    return
+                self.exiting.append(head.land_alone())
             self.flights.popleft()
             self.conclude(head)
             head.dispose()
@@ -154,15 +166,14 @@ class Fleet:
             if flight.deadline is not None and flight.deadline <= now:
                 flight.time_out()
 
-    @contextlib.contextmanager
-    def _capturing(self) -> Iterator[None]:
+    def _poll_captured(self) -> None:
         """What a broad-scoped fixture's thread puts out while we wait belongs to the test, as bare."""
         if self._capture is None or threading.active_count() == 1:
-            yield
+            self._poll(None)
             return
         self._capture.resume_global_capture()
         try:
-            yield
+            self._poll(None)
         finally:
             self._capture.suspend_global_capture(in_=False)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import random
 import threading
 import time
 from collections import deque
@@ -94,25 +93,27 @@ class Flight:
     def tell(self) -> None:
         """Tell pytest what has come. Raises Exit and KeyboardInterrupt, which are the test's own."""
         run = self.run
-        with contextlib.ExitStack() as stack:
-            if run.is_concurrent:
-                if not run.is_announced:
-                    run.announce()
-                if not self.backlog:
-                    return
-                # Around us is another item's, if any.
-                around = catch_warnings_for_item(
-                    config=run.config, ihook=run.item.ihook, when="runtest", item=run.item
-                )
-                stack.enter_context(around)
-            try:
-                while self.backlog:  # also after a failure: what came before it counts
-                    run.receive(self.backlog.popleft(), self.running, self.sandbox)
-            except _RERAISE:
-                raise
-            except Exception as error:
-                self.backlog.clear()
-                self.fail(error)
+        if not run.is_concurrent:
+            self._tell()
+            return
+        if not run.is_announced:
+            run.announce()
+        if self.backlog:
+            # Around us is another item's, if any.
+            with catch_warnings_for_item(
+                config=run.config, ihook=run.ihook, when="runtest", item=run.item
+            ):
+                self._tell()
+
+    def _tell(self) -> None:
+        try:
+            while self.backlog:  # also after a failure: what came before it counts
+                self.run.receive(self.backlog.popleft(), self.running, self.sandbox)
+        except _RERAISE:
+            raise
+        except Exception as error:
+            self.backlog.clear()
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Believe nothing more of what it sends."""
@@ -130,6 +131,21 @@ class Flight:
         if not self.has_landed:
             self.has_landed = True
             self.running.end()
+
+    def has_told_all(self) -> bool:
+        """Whether its process has only to exit, which nobody needs to wait for."""
+        run = self.run
+        return (
+            run.has_ended
+            and "teardown" in run.reported
+            and not (run.waits or run.is_waited_for() or self.running.has_terminal)
+        )
+
+    def land_alone(self) -> Running:
+        """Let its process exit while we go on; whoever called sees to it that it is ended."""
+        self.has_landed = True
+        self.running.let_end()
+        return self.running
 
     def verdict(self) -> None:
         """Report the end of the test process, if that has not told itself how its test ended."""
@@ -191,7 +207,7 @@ def launch(
         faulthandler.cancel_dump_traceback_later()
     # A thread of a broad-scoped fixture may print while we tell of a report.
     in_step = screen.is_shared(config) or threading.active_count() > 1
-    state, cwd = random.getstate(), os.getcwd()
+    cwd = os.getcwd()
     started = time.monotonic()
     with contextlib.ExitStack() as ours:
         pid = -1
@@ -220,7 +236,7 @@ def launch(
                         output.use()
                     home = child.Home(wire.Writer(send_reports), read_answers, last_words)
                     child.run(
-                        run.item, run.nextitem, run.options, home, stacks, state,
+                        run.item, run.nextitem, run.options, home, stacks,
                         rehearses=run.rehearses, rehearsed=run.rehearsed,
                         filters=run.group.filters if run.goes_on and run.group else None,
                         in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,

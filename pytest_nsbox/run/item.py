@@ -81,6 +81,7 @@ class ItemRun:
         self.carried: dict[str, Any] = {}  # what plugins have collected in the test process
         self.session: pytest.Session = item.session
         self.config: pytest.Config = item.config
+        self.ihook = item.ihook  # which pytest looks up anew each time
         self.broad: CallInfo[None] | None = None
         self.reported: dict[str, str] = {}  # phases, and their outcomes
         self.told: list[pytest.TestReport] = []
@@ -107,7 +108,7 @@ class ItemRun:
         if self.group is None and fixtures.is_set_up(item):
             # The hooks of pytest would be half a millisecond for nothing.
             fixtures.activate(item)
-            tell = functools.partial(item.ihook.pytest_nsbox_setup, item=item)
+            tell = functools.partial(self.ihook.pytest_nsbox_setup, item=item)
             self.broad = CallInfo.from_call(tell, when="setup", reraise=_RERAISE)
             inherited.forget(self.config)
         else:
@@ -174,9 +175,7 @@ class ItemRun:
 
     def apply(self) -> None:
         """Have plugins take in what they have collected in the test process."""
-        self.item.ihook.pytest_nsbox_apply(
-            item=self.item, nextitem=self.nextitem, data=self.carried
-        )
+        self.ihook.pytest_nsbox_apply(item=self.item, nextitem=self.nextitem, data=self.carried)
 
     def call(self, when: Any, **kwargs: object) -> CallInfo[None]:
         """The controller's share of a phase: pytest's own implementations of its hook."""
@@ -191,9 +190,7 @@ class ItemRun:
     def announce(self) -> None:
         """Tell that the item starts, which in the run of one after the other is now."""
         self.is_announced = True
-        self.item.ihook.pytest_runtest_logstart(
-            nodeid=self.item.nodeid, location=self.item.location
-        )
+        self.ihook.pytest_runtest_logstart(nodeid=self.item.nodeid, location=self.item.location)
 
     def close(self) -> None:
         """Let go of what pytest has filled the item with."""
@@ -201,7 +198,7 @@ class ItemRun:
             self.item._request = False
             self.item.funcargs = None
         if self.is_concurrent:
-            self.item.ihook.pytest_runtest_logfinish(
+            self.ihook.pytest_runtest_logfinish(
                 nodeid=self.item.nodeid, location=self.item.location
             )
 
@@ -210,6 +207,13 @@ class ItemRun:
         """Whether the next item is to run in the same test process."""
         group = None if self.rehearses else self.group
         return group is not None and self.nextitem in group.indices
+
+    def is_waited_for(self) -> bool:
+        """Whether what it has written is to be copied out before the next item begins.
+
+        The next ``tmp_path`` is numbered after this one's.
+        """
+        return uses_basetemp(self.item) or bool(self.options.keep) or self.group is not None
 
     def will_be_repeated(self) -> bool:
         """Whether that was a rehearsal, after which the test goes on in another process."""
@@ -278,7 +282,7 @@ class ItemRun:
         if self.note:
             report.sections.append(("sandbox", self.note))
         if hasattr(report, "context"):
-            self.item.ihook.pytest_runtest_logreport(report=report)
+            self.ihook.pytest_runtest_logreport(report=report)
         elif report.when == "teardown":
             self.hold(report)
         else:
@@ -351,21 +355,19 @@ class ItemRun:
         if call.when != "setup" and not self._made_setup_report and self.broad is not None:
             self.make_report(self.broad)
         self._made_setup_report |= call.when == "setup"
-        report: pytest.TestReport = self.item.ihook.pytest_runtest_makereport(
-            item=self.item, call=call
-        )
+        report: pytest.TestReport = self.ihook.pytest_runtest_makereport(item=self.item, call=call)
         return report
 
     def log(self, report: pytest.TestReport, call: CallInfo[None] | None = None) -> None:
         self.reports.append(report)
         if self.is_logged:
-            self.item.ihook.pytest_runtest_logreport(report=report)
+            self.ihook.pytest_runtest_logreport(report=report)
         if (
             call is not None
             and call.excinfo is not None
             and check_interactive_exception(call, report)
         ):
-            self.item.ihook.pytest_exception_interact(node=self.item, call=call, report=report)
+            self.ihook.pytest_exception_interact(node=self.item, call=call, report=report)
 
 
 def basetemp_of(config: pytest.Config) -> str | None:

@@ -48,6 +48,7 @@ class Running:
         self.status = 0
         self.usage: resource.struct_rusage | None = None
         self.stacks = ""
+        self._fds = [self.pidfd, reports, answers, stacks_fd]
         os.set_blocking(reports, False)
         os.set_blocking(answers, False)
 
@@ -90,10 +91,12 @@ class Running:
 
     def _read_stacks(self) -> str:
         """What faulthandler has written, for a crash too; each stack only down to our own frames."""
-        text = os.pread(self.stacks_fd, 1 << 20, 0).decode(errors="backslashreplace")
+        written = os.pread(self.stacks_fd, 1 << 20, 0)
+        if not written:
+            return ""
         ours = f'  File "{os.path.dirname(os.path.abspath(__file__))}/'
         lines, cut = [], False
-        for line in text.splitlines():
+        for line in written.decode(errors="backslashreplace").splitlines():
             cut = line.startswith("  ") and (cut or line.startswith(ours))
             if not cut:
                 lines.append(line)
@@ -106,10 +109,19 @@ class Running:
         _, self.status, self.usage = os.wait4(self.pid, 0)
         if self.has_terminal:
             foreground(os.getpgrp())
-        self.stacks = self._read_stacks()
+        if self.stacks_fd in self._fds:
+            self.stacks = self._read_stacks()
         self.close_fds()
+
+    def let_end(self) -> None:
+        """Hear nothing more of it, which has said all; ``end`` is to be called some time."""
+        self._close(self.reports, self.answers, self.stacks_fd)
 
     def close_fds(self) -> None:
         """Let go of our ends: of a process that has ended, or in a forked child."""
-        for fd in (self.pidfd, self.reports, self.answers, self.stacks_fd):
+        self._close(*self._fds)
+
+    def _close(self, *fds: int) -> None:
+        for fd in fds:
+            self._fds.remove(fd)
             os.close(fd)

@@ -12,7 +12,6 @@ import gc
 import io
 import json
 import os
-import random
 import signal
 import sys
 import traceback
@@ -31,6 +30,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, junit, screen, timing, wire
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.reports import (
+    count_subtests,
     forget_our_frames,
     frames_of,
     render,
@@ -112,6 +112,7 @@ class TestProcess:
         """``filters``: of warnings, as they are between the items of a group; None: of one item."""
         self.config = item.config
         self.session = item.session
+        self.kept: list[object] = []  # of the controller: to let go of it would write to its pages
         self.filters = filters
         self.goes_on = filters is not None
         self.options = options
@@ -135,6 +136,7 @@ class TestProcess:
 
     def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
         """Run the item, and those that the controller then names."""
+        self.kept.append(self.session._setupstate)
         self.state = fixtures.use_test_process_state(self.item, self.begin_setup)
         self.become_the_reporter(counting=log)
         screen.keep_heading(self.config, "setup")
@@ -232,6 +234,7 @@ class TestProcess:
             timing.mark(self.config, "collect")
             self.carry(collected)
             spent = timing.of(self.config)
+            screen.flush(self.config)  # once it is told that we end, nobody waits for us
             self.send(
                 "end",
                 screen=screen.state(self.config),
@@ -274,11 +277,12 @@ class TestProcess:
         hook = self.config.hook
         for caller in (hook.pytest_runtest_logreport, hook.pytest_warning_recorded):
             # unregister() would look at every hook there is: 1 ms.
-            caller._hookimpls[:] = [
+            self.kept.append(caller._hookimpls)
+            caller._hookimpls = [  # type: ignore[misc]
                 implementation
-                for implementation in caller.get_hookimpls()
-                if (counting and implementation.plugin is self.item.session)
-                or isinstance(implementation.plugin, Relay)
+                for implementation in caller._hookimpls
+                if (counting and implementation.plugin is self.session)
+                or type(implementation.plugin) is Relay
             ]
 
     def finish(self) -> None:
@@ -293,9 +297,7 @@ class TestProcess:
             return
         self.unmute()
         config = self.config
-        # Not a query: the implementation of subtests *changes* report.outcome, from a count that
-        # only this process has.
-        config.hook.pytest_report_teststatus(report=report, config=config)
+        count_subtests(report, config)
         if report.failed and not hasattr(report, "context"):
             found = self.leftovers()
             if found:
@@ -395,7 +397,6 @@ def run(
     options: SandboxOptions,
     home: Home,
     stacks_fd: int,
-    random_state: object,
     *,
     log: bool,
     rehearses: bool,
@@ -414,7 +415,7 @@ def run(
             spent.begin_child()
         enter(cwd)
         timing.mark(item.config, "enter")
-        adopt_python(item.config, options, random_state)
+        adopt_python(item.config, options)
         if options.timeout:
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
         if faulthandler.is_enabled():
@@ -446,11 +447,10 @@ def report_trouble(home: Home, text: str) -> None:
             home.last_words.say(f"{lost}\n\n{text}")
 
 
-def adopt_python(config: pytest.Config, options: SandboxOptions, random_state: object) -> None:
+def adopt_python(config: pytest.Config, options: SandboxOptions) -> None:
     """Mend what a fork does to Python's own state."""
-    os.environ.update(options.env)
-    # random reseeds itself after a fork; bare, a seed set at import still counts in the test.
-    random.setstate(random_state)  # type: ignore[arg-type]
+    if options.env:
+        os.environ.update(options.env)
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:
         # The one inherited is outside: it would mourn shared memory that it cannot see.

@@ -27,13 +27,12 @@ CONTROLLER = (
 )
 TEST_PROCESS = ("fork", "enter", "adopt", "item protocol", "collect", "send")
 
-_key = pytest.StashKey["Timing"]()
-
 
 class Timing:
     """Seconds by step: of the test at hand, and of all before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
         # Not looked up when it is needed: a test may freeze time.
         self._now = time.perf_counter
         self._last = self._now()
@@ -87,13 +86,18 @@ def _append(to: dict[str, list[float]], spent: dict[str, float]) -> None:
         to[step].append(seconds)
 
 
+# Of one run, not of those that a test may have in its process. No stash: a mark is to cost nothing.
+_timing: Timing | None = None
+
+
 def switch_on(config: pytest.Config) -> None:
-    config.stash[_key] = Timing()
+    global _timing
+    _timing = Timing(config)
 
 
 def of(config: pytest.Config) -> Timing | None:
     """The run's recorder; None unless it was asked for."""
-    return config.stash.get(_key, None)
+    return _timing if _timing is not None and _timing.config is config else None
 
 
 def mark(config: pytest.Config, step: str) -> None:

@@ -10,8 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from errno import EAGAIN, ECHILD, EMFILE, ENFILE, ENOMEM
 from typing import NamedTuple
@@ -26,6 +24,7 @@ from pytest_nsbox.kernel.syscalls import (
 )
 from pytest_nsbox.sandbox import channel, descriptors, privileges, terminal
 from pytest_nsbox.sandbox.changes import Change
+from pytest_nsbox.sandbox.forking import Forker, remember_thread_id
 
 _ANSWER_SECONDS = 60.0
 # The supervisor must not see the user's modules, nor pay for site: it needs the standard library
@@ -80,6 +79,8 @@ class Client:
         self._supervisor: int | None = None  # pidfd
         self._stuck: int | None = None  # pidfd of one before it, which did not answer
         self._is_ready = False
+        self.forker = Forker()
+        self._told: Kind | None = None  # which the supervisor knows as the latest
         self._asked_for: Kind | None = None
         self._prefetched: tuple[Kind, Sandbox] | None = None
         self.own_pid_namespace: int | None = None
@@ -100,7 +101,7 @@ class Client:
     def _start(self) -> None:
         self._socket, theirs = channel.pair()
         self._socket.settimeout(_ANSWER_SECONDS)
-        self._is_ready = False
+        self._is_ready, self._told = False, None
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         with theirs:
             self._complaints = os.memfd_create("nsbox-supervisor-stderr")
@@ -154,7 +155,9 @@ class Client:
         if not self._is_ready:
             self._answer()
             self._is_ready = True
-        self._send({"request": "acquire", "kind": json.dumps(kind._asdict()), "ahead": ahead})
+        text = "" if kind is self._told else json.dumps(kind._asdict())
+        self._told = kind
+        self._send({"request": "acquire", "kind": text, "ahead": ahead})
 
     def _collect(self) -> None:
         """Take in the answer to a prefetch, which comes before any other."""
@@ -288,10 +291,7 @@ class Sandbox:
         The child must call ``enter`` next, and exit if that raises.
         """
         self._inherited = descriptors.inherited()
-        with warnings.catch_warnings():
-            # 3.12+: fork() in a process with threads may deadlock. The user has been told.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return self._fork_root() if self._client.privileged else self._fork_rootless()
+        return self._fork_root() if self._client.privileged else self._fork_rootless()
 
     def _fork_root(self) -> int:
         own = self._client.own_pid_namespace
@@ -299,7 +299,7 @@ class Sandbox:
         setns(self._namespaces["pid"], CLONE_NEWPID)
         pid = -1
         try:
-            pid = os.fork()
+            pid = self._client.forker.fork()
         finally:
             if pid != 0:
                 setns(own, CLONE_NEWPID)
@@ -308,7 +308,7 @@ class Sandbox:
     def _fork_rootless(self) -> int:
         reading, writing = os.pipe()
         try:
-            middle = os.fork()
+            middle = self._client.forker.fork()
         except OSError:
             os.close(reading)
             os.close(writing)
@@ -321,7 +321,7 @@ class Sandbox:
                 if pid == 0:
                     os.close(reading)
                     os.close(writing)
-                    _remember_thread_id()
+                    remember_thread_id()
                     return 0
                 os.write(writing, b"%d" % pid)
                 os._exit(0)
@@ -412,13 +412,6 @@ def _read(path: str, dir_fd: int) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     with open(fd, errors="backslashreplace") as file:
         return file.read()
-
-
-def _remember_thread_id() -> None:
-    """What ``os.fork`` does after the fork: here it did that one fork too early."""
-    remember = getattr(threading.main_thread(), "_set_native_id", None)
-    if remember is not None:
-        remember()
 
 
 def _directory_of(package: str) -> list[str]:

@@ -10,11 +10,10 @@ from typing import NoReturn
 from pytest_nsbox.kernel.syscalls import (
     MNT_DETACH,
     MS_MOVE,
-    PR_SET_NAME,
     SyscallError,
     mount,
     pivot_root,
-    prctl,
+    set_name,
     sethostname,
     umount,
 )
@@ -64,7 +63,7 @@ def run(
         channel.send(supervisor, message, fds)
         for fd in fds:
             os.close(fd)
-        prctl(PR_SET_NAME, _name(b"nsbox-init"))
+        set_name("nsbox-init")
         supervisor.recv(1)  # end of file: the sandbox is to end
         status = 0
     finally:
@@ -85,10 +84,3 @@ def enter(root: str) -> None:
         mount(".", "/", None, MS_MOVE)
         os.chroot(".")
     os.chdir("/")
-
-
-def _name(name: bytes) -> int:
-    import ctypes
-
-    buffer = ctypes.create_string_buffer(name)
-    return ctypes.addressof(buffer)

@@ -44,10 +44,10 @@ class Box(NamedTuple):
         return self.path + "/tmp"
 
     def upper(self, layer: int) -> str:
-        return f"{self.path}/upper/{layer}"
+        return os.path.join(self.path, "upper", str(layer))
 
     def work(self, layer: int) -> str:
-        return f"{self.path}/work/{layer}"
+        return os.path.join(self.path, "work", str(layer))
 
 
 class Step(Protocol):
