@@ -221,7 +221,9 @@ def _environ(suite: Suite) -> dict[str, str]:
     """Only the plugins that are named take part, whatever else is installed."""
     path = os.pathsep.join([str(HERE), *map(str, suite.modules)])
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
-    for name in [name for name in environ if name.startswith(("PYTEST_ADDOPTS", "PYTEST_XDIST"))]:
+    # Bytecode is written as ever: what is installed has some, and nobody is to compile it each time.
+    others = ("PYTEST_ADDOPTS", "PYTEST_XDIST", "PYTHONDONTWRITEBYTECODE")
+    for name in [name for name in environ if name.startswith(others)]:
         del environ[name]
     return environ
 

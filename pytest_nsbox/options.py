@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 Network = Literal["host", "loopback", "none"]
 Scope = Literal["function", "class", "module", "package", "session"]
@@ -28,8 +27,7 @@ class OptionError(ValueError):
     """A bad option: says what was given, what is allowed and the way out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(NamedTuple):
     """A path that is let through to the host. Both paths are absolute and normalised."""
 
     source: str  # on the host
@@ -41,21 +39,24 @@ class Bind:
         return f"{self.source}{target}{':ro' if self.read_only else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxOptions:
+# No dataclasses here and above: to make the three would be half of what the plugin adds to a start.
+class SandboxOptions(NamedTuple):
     """What one test's sandbox is to be. Hashable; a field for each of KEYS."""
 
     tmp_size: int | None = None  # bytes; None: a quarter of the memory
     network: Network = "host"
     timeout: float | None = None  # seconds; None: for ever
-    # A read-only view cannot be hashed (before 3.12). Equal options have equal hashes without it.
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    env: Mapping[str, str] = MappingProxyType({})
     bind: tuple[Bind, ...] = ()
     hide: tuple[str, ...] = ()
     hostname: str | None = None
     keep: tuple[str, ...] = ()
     serial: bool = False
     scope: Scope = "function"
+
+    def __hash__(self) -> int:
+        # A read-only view cannot be hashed (before 3.12). Equal options have equal hashes without it.
+        return hash((*self[:3], *self[4:]))
 
     def describe(self) -> str:
         """The options that are not the default, such as ``tmp_size=64M, network=loopback``."""
@@ -67,8 +68,7 @@ class SandboxOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key of the marker, of the ini-file (as ``nsbox_NAME``) and of ``nsbox run``."""
 
     name: str

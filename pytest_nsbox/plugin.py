@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Generator
@@ -163,11 +164,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     many = sum(isinstance(options, SandboxOptions) for options in found)
     if many and sys.platform == "linux":
+        from pytest_nsbox.sandbox.client import Client, SandboxError
+
+        client = Client()
+        config.add_cleanup(client.stop)
+        with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
+            client.start()  # before the imports, which take as long
+
         from pytest_nsbox.run import timing
         from pytest_nsbox.run.controller import Controller
 
         controller = Controller(
-            config, settings.options, settings.unavailable, settings.jobs, settings.huge_pages
+            config,
+            client,
+            settings.options,
+            settings.unavailable,
+            settings.jobs,
+            settings.huge_pages,
         )
         settings.controller = controller
         controller.remaining = many

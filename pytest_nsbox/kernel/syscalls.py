@@ -64,6 +64,7 @@ _CLONE_TID_LAST = {"aarch64", "riscv64"}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _holding_gil = ctypes.PyDLL(None, use_errno=True)
+_prctl = _holding_gil.prctl  # of arguments that ctypes need not convert
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = [
     ctypes.c_char_p,
@@ -250,9 +251,9 @@ def set_seccomp_filter(program: SockFprog) -> None:
 
 def drop_bounding(capabilities: tuple[int, ...]) -> None:
     """prctl(PR_CAPBSET_DROP) for each; on the path of every test, hence no call between the calls."""
-    call, errors = _libc.prctl, 0
+    errors = 0
     for capability in capabilities:
-        errors |= call(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        errors |= _prctl(PR_CAPBSET_DROP, capability)
     _check(errors, "prctl", "PR_CAPBSET_DROP")
 
 

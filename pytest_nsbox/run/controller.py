@@ -45,6 +45,7 @@ class Controller:
     def __init__(
         self,
         config: pytest.Config,
+        client: Client,
         options: Callable[[pytest.Item], SandboxOptions | OptionError | None],
         unavailable: str,
         jobs: int = 1,
@@ -63,7 +64,7 @@ class Controller:
         self.options = options
         self.unavailable = unavailable
         self.pid = os.getpid()
-        self.client = Client()
+        self.client = client
         self.hooks = fixtures.shared_hooks(config)
         self.remaining = 0
         self._real: dict[str, str] = {}
@@ -81,11 +82,9 @@ class Controller:
         self._seam = Seam(config, self.runtestprotocol)
 
     def start(self) -> None:
-        """Let the supervisor start, while pytest does something else."""
+        """Have other plugins take part."""
         self.config.pluginmanager.register(child.Relay(), "nsbox-relay")
         self.problems += adapters.register(self.config)
-        with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
-            self.client.start()
 
     def begin(self) -> None:
         """Note what a group's test process is to have around each of its tests, as is here."""
@@ -105,7 +104,6 @@ class Controller:
 
     def stop(self) -> None:
         self._seam.close()
-        self.client.stop()
 
     def notes(self) -> list[str]:
         """What of the host the sandboxes left out, and what was not copied back, and why."""
@@ -287,7 +285,7 @@ class Controller:
         if self._refusal is None:
             kind = self.kind(SandboxOptions())
             try:
-                self.retried(lambda: self.client.acquire(kind).close())
+                self.client.put_back(kind, self.retried(lambda: self.client.acquire(kind)))
                 self._refusal = ""
             except SandboxError as error:
                 reason = explain(error)
@@ -368,7 +366,8 @@ class Controller:
     def look_for_sockets(self, session: pytest.Session) -> tuple[Socket, ...]:
         """The unix sockets on which something listens that broad-scoped fixtures started."""
         before, self._generation = self._generation, fixtures.generation(session)
-        return self._sockets.look(anew=self._generation != before)
+        exiting = [running.pid for running in self.fleet.exiting]
+        return self._sockets.look(anew=self._generation != before, but=exiting)
 
     def retried(self, attempt: Callable[[], T]) -> T:
         """The attempt's result, of a second one where the first has failed, with a new supervisor.

@@ -237,7 +237,7 @@ def launch(
                     home = child.Home(wire.Writer(send_reports), read_answers, last_words)
                     child.run(
                         run.item, run.nextitem, run.options, home, stacks,
-                        rehearses=run.rehearses, rehearsed=run.rehearsed,
+                        is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
                         filters=run.group.filters if run.goes_on and run.group else None,
                         in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,
                     )  # fmt: skip

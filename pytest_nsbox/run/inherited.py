@@ -15,13 +15,13 @@ Section = tuple[str, str, str]  # phase, channel, text
 class Inherited:
     """Output and log records of the controller's share of the setup, in the test process."""
 
-    def __init__(self, item: Any, *, is_shared: bool = True) -> None:
-        """``is_shared``: whether the controller had a share in the setup."""
+    def __init__(self, item: Any, *, is_shared: bool) -> None:
+        """``is_shared``: whether the controller had a share in the setup; else there is nothing."""
         self.item = item
         self.is_shared = is_shared
         self.plugins = item.config.pluginmanager
         self.records: list[Any] = []
-        self.logs = ["" for _ in self._handlers()]
+        self.logs: list[str] = []
         self.output: dict[str, str] = {}
         if is_shared:
             self.records += item.stash.get(caplog_records_key, {}).get("setup", ())
@@ -31,6 +31,8 @@ class Inherited:
 
     def take_place(self) -> None:
         """Come after what setup hooks have put out and logged, before what fixtures will."""
+        if not self.is_shared:
+            return
         for handler, text in zip(self._handlers(), self.logs, strict=True):
             handler.records.extend(self.records)
             handler.stream.write(text)
@@ -55,6 +57,8 @@ class Inherited:
 
     def complete(self) -> None:
         """Add the output to the sections of the setup, which has ended."""
+        if not self.is_shared:
+            return
         ours = [("setup", key, text) for key, text in self.output.items()]
         self.item._report_sections[:] = joined(ours, self.item._report_sections)
 

@@ -77,6 +77,7 @@ class ItemRun:
         self.note = ""  # for its reports
         self.is_announced = False
         self.has_left = False
+        self.is_shared = True  # its setup, in part: the controller may have put something out
         self.reports: list[pytest.TestReport] = []
         self.carried: dict[str, Any] = {}  # what plugins have collected in the test process
         self.session: pytest.Session = item.session
@@ -111,6 +112,7 @@ class ItemRun:
             tell = functools.partial(self.ihook.pytest_nsbox_setup, item=item)
             self.broad = CallInfo.from_call(tell, when="setup", reraise=_RERAISE)
             inherited.forget(self.config)
+            self.is_shared = False
         else:
             with fixtures.broad_only(item, node, others):
                 self.broad = self.call("setup", item=item)

@@ -139,9 +139,15 @@ def count_subtests(report: pytest.TestReport, config: pytest.Config) -> None:
 
     That is what the hook does which tells a status: it is no mere query (_pytest/subtests.py).
     """
-    key = getattr(sys.modules.get("_pytest.subtests"), "failed_subtests_key", None)  # pytest 9.0
-    if report.when == "call" and key is not None and config.stash.get(key, None):
+    if report.when != "call" or _FAILED_SUBTESTS is None:
+        return
+    counts: dict[object, int] = config.stash.get(_FAILED_SUBTESTS, {})
+    if counts.get(getattr(report, "id", report.nodeid)):
         config.hook.pytest_report_teststatus(report=report, config=config)
+
+
+# By the test's id (pytest 9.2) or its node id; before pytest 9.0 there are no subtests.
+_FAILED_SUBTESTS: Any = getattr(sys.modules.get("_pytest.subtests"), "failed_subtests_key", None)
 
 
 _KEPT = 1 << 16  # characters

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from errno import EAGAIN, ECHILD, EMFILE, ENFILE, ENOMEM
 from typing import NamedTuple
 
@@ -75,11 +75,12 @@ class Client:
         )
         self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self._socket: socket.socket | None = None
+        self._starter: subprocess.Popen[bytes] | None = None
         self._complaints: int | None = None  # a memfd: the supervisor's standard error
         self._supervisor: int | None = None  # pidfd
         self._stuck: int | None = None  # pidfd of one before it, which did not answer
         self._is_ready = False
-        self.forker = Forker()
+        self.forker: Forker | None = None
         self._told: Kind | None = None  # which the supervisor knows as the latest
         self._asked_for: Kind | None = None
         self._prefetched: tuple[Kind, Sandbox] | None = None
@@ -96,7 +97,7 @@ class Client:
             self._start()
         except OSError as error:
             self.forget()
-            raise SandboxError(f"cannot start the supervisor of the sandboxes: {error}") from error
+            raise _not_started(error) from error
 
     def _start(self) -> None:
         self._socket, theirs = channel.pair()
@@ -105,15 +106,19 @@ class Client:
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         with theirs:
             self._complaints = os.memfd_create("nsbox-supervisor-stderr")
-            subprocess.run(
+            self._starter = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _MAIN.format(package=package)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._complaints,
                 cwd="/",
                 start_new_session=True,  # out of the terminal's reach: ^C is for pytest
-                check=False,  # what runs on is a fork of this process: see supervisor.main
             )
+        self.forker = self.forker or Forker()  # meanwhile, for it takes some milliseconds
+
+    def _greet(self) -> None:
+        """Wait until the supervisor is there, and ready. Raises SandboxError, OSError."""
+        self._end_starter()
         self._supervisor = os.pidfd_open(self._answer()[0]["started"])
         self.can_be_typed_on = terminal.can_be_typed_on()
         if self.privileged:
@@ -128,6 +133,14 @@ class Client:
             self._send(setup, [controller])
         finally:
             os.close(controller)
+        self._answer()
+        self._is_ready = True
+
+    def _end_starter(self) -> None:
+        """Reap what has executed the supervisor, which is a fork of it: see supervisor.main."""
+        if self._starter is not None:
+            self._starter.wait()
+            self._starter = None
 
     def acquire(self, kind: Kind, *, ahead: int = 0) -> Sandbox:
         """A sandbox of that kind; ``ahead``: how many more the supervisor may make for later.
@@ -150,11 +163,18 @@ class Client:
             self._ask_for(kind, ahead)
             self._asked_for = kind
 
+    def put_back(self, kind: Kind, sandbox: Sandbox) -> None:
+        """Have the next ``acquire`` take a sandbox that nobody has joined."""
+        self._prefetched = kind, sandbox
+
     def _ask_for(self, kind: Kind, ahead: int) -> None:
         self.start()
         if not self._is_ready:
-            self._answer()
-            self._is_ready = True
+            try:
+                self._greet()
+            except OSError as error:
+                self.forget()
+                raise _not_started(error) from error
         text = "" if kind is self._told else json.dumps(kind._asdict())
         self._told = kind
         self._send({"request": "acquire", "kind": text, "ahead": ahead})
@@ -208,10 +228,15 @@ class Client:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._end_starter()
         for fd in (self._complaints, self.own_pid_namespace, self._supervisor):
             if fd is not None:
                 os.close(fd)
         self._complaints = self.own_pid_namespace = self._supervisor = None
+
+    def prefetched_fds(self) -> Collection[int]:
+        """What is open of the sandbox that waits for the next test, if one does."""
+        return self._prefetched[1].fds() if self._prefetched is not None else ()
 
     def _drop_prefetched(self) -> None:
         self._asked_for = None
@@ -255,6 +280,10 @@ class Client:
         return SandboxError(f"cannot talk to the supervisor of the sandboxes: {error}")
 
 
+def _not_started(error: OSError) -> SandboxError:
+    return SandboxError(f"cannot start the supervisor of the sandboxes: {error}")
+
+
 class Unanswered(SandboxError):
     """The supervisor is there, but says nothing."""
 
@@ -290,22 +319,24 @@ class Sandbox:
 
         The child must call ``enter`` next, and exit if that raises.
         """
-        self._inherited = descriptors.inherited()
+        self._inherited = descriptors.inherited({*self.fds(), *self._client.prefetched_fds()})
         return self._fork_root() if self._client.privileged else self._fork_rootless()
 
     def _fork_root(self) -> int:
-        own = self._client.own_pid_namespace
+        own, forker = self._client.own_pid_namespace, self._client.forker
         assert own is not None
+        assert forker is not None
         setns(self._namespaces["pid"], CLONE_NEWPID)
         pid = -1
         try:
-            pid = self._client.forker.fork()
+            pid = forker.fork()
         finally:
             if pid != 0:
                 setns(own, CLONE_NEWPID)
         return pid
 
     def _fork_rootless(self) -> int:
+        assert self._client.forker is not None
         reading, writing = os.pipe()
         try:
             middle = self._client.forker.fork()
@@ -382,8 +413,11 @@ class Sandbox:
         self.close_fds()
         return self._client.close(self.number, carry, wait=wait)
 
+    def fds(self) -> Collection[int]:
+        return (*self._namespaces.values(), self._proc)
+
     def close_fds(self) -> None:
-        for fd in (*self._namespaces.values(), self._proc):
+        for fd in self.fds():
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._namespaces.clear()

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 _O_ACCMODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
@@ -28,15 +28,20 @@ class Inherited(NamedTuple):
     is_there: bool  # whether its path leads to it: it may have been deleted, or replaced
 
 
-def inherited() -> list[Inherited]:
+def inherited(but: Collection[int] = ()) -> list[Inherited]:
     """Those of the caller's descriptors by which a child would reach past its sandbox.
+
+    ``but``: without these, which the child closes at once.
 
     On the path of every test: of the usual 15 none or one is looked at twice.
     """
     found = []
     for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd in but:
+            continue
         try:
-            one = _look(int(name))
+            one = _look(fd)
         except OSError:  # the listing's own, or another thread's, and now closed
             continue
         if one is not None:

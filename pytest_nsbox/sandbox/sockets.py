@@ -16,7 +16,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from pytest_nsbox.kernel import netunix
@@ -36,12 +36,13 @@ class Sockets:
         self._paths: dict[int, str | None] = {}  # by socket inode; None where it is not ours
         self._found: tuple[Socket, ...] = ()
 
-    def look(self, *, anew: bool) -> tuple[Socket, ...]:
+    def look(self, *, anew: bool, but: Collection[int] = ()) -> tuple[Socket, ...]:
         """The sockets of ours, sorted by path; as long as nobody may serve a new one, as before.
 
         ``anew``: somebody may.  For the table of a busy host takes a millisecond to read.
+        ``but``: children that serve nothing.
         """
-        if anew or threading.active_count() > self._threads or _has_children():
+        if anew or threading.active_count() > self._threads or _has_children(but):
             try:
                 table = netunix.read()
             except OSError:  # there are containers that hide what they can of /proc
@@ -62,12 +63,21 @@ class Sockets:
         self._found = tuple(sorted((path, n) for n, path in self._paths.items() if path))
 
 
-def _has_children() -> bool:
+def _has_children(but: Collection[int]) -> bool:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return False
-    return True
+    if not but:
+        return True
+    try:
+        fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        return True
+    try:
+        return not set(map(int, os.read(fd, 4096).split())) <= set(but)
+    finally:
+        os.close(fd)
 
 
 def _locate(
