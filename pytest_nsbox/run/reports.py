@@ -185,6 +185,13 @@ Frame = tuple[str, int, str]  # file, line, function
 _LONGEST = 1 << 20  # lines of a file
 
 
+def _is_frame(value: object) -> bool:
+    match value:
+        case [str() as path, int(), str()]:
+            return "\0" not in path
+    return False
+
+
 def frames_of(error: BaseException) -> list[Frame]:
     """Where the error was raised, as pytest would show it: without what hides itself."""
     info = pytest.ExceptionInfo.from_exception(error)
@@ -196,7 +203,12 @@ def frames_of(error: BaseException) -> list[Frame]:
 
 
 def with_frames(error: BaseException, frames: list[Frame]) -> BaseException:
-    """The error, to be raised with a traceback that ends in these frames of another process."""
+    """The error, to be raised with a traceback that ends in these frames of another process.
+
+    Raises Garbled if they are none.
+    """
+    if len(frames) > sys.getrecursionlimit() or not all(map(_is_frame, frames)):
+        raise wire.Garbled(f"not a message: it has the frames {frames!r:.200}")
     traceback = None
     for path, line, name in reversed(frames):
         code = compile("\n" * (min(line, _LONGEST) - 1) + "raise error", path, "exec").replace(

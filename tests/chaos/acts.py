@@ -803,6 +803,10 @@ _forge("sends_an_empty_report", "not a report", lambda: _report_frame({}))
 _forge("sends_a_warning_without_text", "not a message", _message(type="warning"))
 _forge("sends_an_exit_with_a_bad_code", "not a message",
        _message(type="exit", reason="x", returncode="y"))  # fmt: skip
+_forge("sends_an_interrupt_with_bad_frames", "not a message",
+       _message(type="interrupt", text=[], frames=[["file", "line", 3]]))  # fmt: skip
+_forge("sends_an_interrupt_with_endless_frames", "not a message",
+       _message(type="interrupt", text=[], frames=[["file", 1 << 60, "f"]] * 10_000))  # fmt: skip
 _forge("sends_deep_json", "not a message", _frame({"type": "end"})[:4] + (200_000).to_bytes(4, "big")
        + b"[" * 200_000)  # fmt: skip
 

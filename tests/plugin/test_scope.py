@@ -163,7 +163,6 @@ SHARING = """
     def test_third(module, sandbox):
         assert state == [os.getpid()] * 2
         assert [(Path(path).name, kind) for path, kind in sandbox.changes()] == [("written", "added")]
-        assert "sys_of_test" not in globals()
 """
 
 
