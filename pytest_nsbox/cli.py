@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -111,10 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
         sandbox = client.acquire(kind_of(options, _sources()))
         for note in client.notes:
             print(f"nsbox: {note}", file=sys.stderr)
-        cwd = os.getcwd()
-        pid = sandbox.fork()
-        if pid == 0:
-            _execute(sandbox.enter, cwd, arguments.command, options)
+        enter = functools.partial(sandbox.enter, os.getcwd())
+        pid = sandbox.fork(lambda: _execute(enter, arguments.command, options))
         status = _wait(pid, options.timeout)
         sandbox.close(wait=True)
     except SandboxError as error:
@@ -142,15 +141,13 @@ def _sources() -> list[str]:
     return sorted({os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)} | {cwd} - {"/tmp"})
 
 
-def _execute(
-    enter: Callable[[str], None], cwd: str, command: list[str], options: SandboxOptions
-) -> NoReturn:
+def _execute(enter: Callable[[], None], command: list[str], options: SandboxOptions) -> NoReturn:
     """In the forked process: become the command."""
     from pytest_nsbox.sandbox.terminal import foreground
 
     status = 125
     try:
-        enter(cwd)
+        enter()
         foreground(os.getpgrp())
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGTTOU):
             signal.signal(number, signal.SIG_DFL)

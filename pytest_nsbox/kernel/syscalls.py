@@ -14,9 +14,11 @@ import os
 import platform
 import signal
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # sched.h
+CLONE_VM = 0x100
+CLONE_VFORK = 0x4000
 CLONE_PARENT = 0x8000
 CLONE_NEWNS = 0x20000
 CLONE_CHILD_CLEARTID = 0x200000
@@ -47,10 +49,12 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOUNT_ATTR_RDONLY = 0x1
 
 # asm-generic/mman-common.h
+MADV_NOHUGEPAGE = 15
 MADV_COLLAPSE = 25
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
@@ -64,6 +68,7 @@ _CLONE_TID_LAST = {"aarch64", "riscv64"}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _holding_gil = ctypes.PyDLL(None, use_errno=True)
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 _prctl = _holding_gil.prctl  # of arguments that ctypes need not convert
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = [
@@ -263,6 +268,24 @@ def tid_address() -> int:
     result = _libc.prctl(PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0)
     _check(result, "prctl", "PR_GET_TID_ADDRESS")
     return address.value or 0
+
+
+def clone_vfork(function: Callable[[], None], stack: int) -> int:
+    """clone(2) by the C library with ``CLONE_VM | CLONE_VFORK``: its pid, when the child has ended.
+
+    The child runs ``function`` in the memory of the caller, who stands still meanwhile, on a stack of
+    its own that ends (grows down from) at the address ``stack``.  Only for a process with one thread.
+    """
+
+    def enter(_: object) -> int:
+        function()
+        return 0
+
+    entry = _ENTRY(enter)
+    flags = CLONE_VM | CLONE_VFORK | signal.SIGCHLD
+    return _check(
+        _holding_gil.clone(entry, ctypes.c_void_p(stack), flags, None), "clone", "CLONE_VM"
+    )
 
 
 def libc_fork() -> int:

@@ -210,7 +210,21 @@ def launch(
     cwd = os.getcwd()
     started = time.monotonic()
     with contextlib.ExitStack() as ours:
-        pid = -1
+
+        def be_test_process() -> NoReturn:
+            os.close(reports)
+            os.close(answers)
+            in_child()
+            if output is not None:
+                output.use()
+            home = child.Home(wire.Writer(send_reports), read_answers, last_words)
+            child.run(
+                run.item, run.nextitem, run.options, home, stacks,
+                is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
+                filters=run.group.filters if run.goes_on and run.group else None,
+                in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,
+            )  # fmt: skip
+
         try:
             with contextlib.ExitStack() as theirs:
                 # Pipes and not a socket pair: a test may list its process' connections.
@@ -227,26 +241,10 @@ def launch(
                     output = Output(config)
                     ours.callback(output.close)
                 last_words = wire.LastWords()
-                pid = sandbox.fork()
-                if pid == 0:
-                    os.close(reports)
-                    os.close(answers)
-                    in_child()
-                    if output is not None:
-                        output.use()
-                    home = child.Home(wire.Writer(send_reports), read_answers, last_words)
-                    child.run(
-                        run.item, run.nextitem, run.options, home, stacks,
-                        is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
-                        filters=run.group.filters if run.goes_on and run.group else None,
-                        in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,
-                    )  # fmt: skip
+                pid = sandbox.fork(be_test_process)
         except OSError as error:
             # ENOMEM: its init has died, and so its PID namespace takes no more processes.
             raise SandboxError(f"cannot fork into the sandbox: {error}") from error
-        finally:
-            if pid == 0:
-                os._exit(1)
         timing.mark(config, "fork")
         fixtures.hand_over_late_exceptions(config)
         running = Running(pid, reports, answers, stacks, last_words, started)

@@ -10,21 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from errno import EAGAIN, ECHILD, EMFILE, ENFILE, ENOMEM
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWPID,
-    CLONE_PARENT,
     PR_SET_PDEATHSIG,
-    fork,
     prctl,
     setns,
 )
 from pytest_nsbox.sandbox import channel, descriptors, privileges, terminal
 from pytest_nsbox.sandbox.changes import Change
-from pytest_nsbox.sandbox.forking import Forker, remember_thread_id
+from pytest_nsbox.sandbox.forking import Forker
 
 _ANSWER_SECONDS = 60.0
 # The supervisor must not see the user's modules, nor pay for site: it needs the standard library
@@ -310,64 +308,28 @@ class Sandbox:
         self._namespaces = dict(zip(kinds, namespaces, strict=True))
         self._inherited: list[descriptors.Inherited] = []
 
-    def fork(self) -> int:
-        """fork(2) into the sandbox: 0 in the child, as PID 2; in the parent its pid as seen there.
+    def fork(self, run: Callable[[], NoReturn]) -> int:
+        """A child that does ``run`` in the sandbox, as PID 2; its pid as seen here.
 
         One fork as root: the caller enters the PID namespace for its children, forks, and goes back.
-        Rootless the way back is barred (EPERM), so that a forked copy of the caller goes in, and
-        forks a sibling of itself (``CLONE_PARENT``), which is thus our child.
-
-        The child must call ``enter`` next, and exit if that raises.
+        Rootless the way back is barred (EPERM), so that a process between goes in, see ``forking``.
+        ``run`` must call ``enter`` first, and exit if that raises.  Raises OSError.
         """
-        self._inherited = descriptors.inherited({*self.fds(), *self._client.prefetched_fds()})
-        return self._fork_root() if self._client.privileged else self._fork_rootless()
-
-    def _fork_root(self) -> int:
-        own, forker = self._client.own_pid_namespace, self._client.forker
-        assert own is not None
+        forker = self._client.forker
         assert forker is not None
+        self._inherited = descriptors.inherited({*self.fds(), *self._client.prefetched_fds()})
+        own = self._client.own_pid_namespace
+        if own is None:
+            return forker.fork_behind(self._join_all, run)
         setns(self._namespaces["pid"], CLONE_NEWPID)
-        pid = -1
         try:
-            pid = forker.fork()
+            return forker.fork(run)
         finally:
-            if pid != 0:
-                setns(own, CLONE_NEWPID)
-        return pid
+            setns(own, CLONE_NEWPID)
 
-    def _fork_rootless(self) -> int:
-        assert self._client.forker is not None
-        reading, writing = os.pipe()
-        try:
-            middle = self._client.forker.fork()
-        except OSError:
-            os.close(reading)
-            os.close(writing)
-            raise
-        if middle == 0:
-            try:
-                self._join()
-                setns(self._namespaces["pid"], CLONE_NEWPID)
-                pid = fork(CLONE_PARENT)
-                if pid == 0:
-                    os.close(reading)
-                    os.close(writing)
-                    remember_thread_id()
-                    return 0
-                os.write(writing, b"%d" % pid)
-                os._exit(0)
-            except BaseException as error:
-                os.write(writing, str(error).encode())
-                os._exit(1)
-        os.close(writing)
-        try:
-            answer = os.read(reading, 4096).decode()
-        finally:
-            os.close(reading)
-            os.waitpid(middle, 0)
-        if not answer.isdigit():
-            raise SandboxError(f"cannot join the sandbox: {answer or 'killed on the way'}")
-        return int(answer)
+    def _join_all(self) -> None:
+        self._join()
+        setns(self._namespaces["pid"], CLONE_NEWPID)
 
     def _join(self) -> None:
         # The user namespace first: it is what allows the others.

@@ -8,17 +8,33 @@ thread that is for nothing.  Whatever else is registered is called all the same.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import gc
+import mmap
 import os
 import random
 import resource
+import signal
 import sys
 import threading
 import types
 import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import NoReturn
 
-from pytest_nsbox.kernel.syscalls import libc_fork
+from pytest_nsbox.kernel.syscalls import (
+    CLONE_PARENT,
+    MADV_NOHUGEPAGE,
+    PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE,
+    clone_vfork,
+    fork,
+    libc_fork,
+    madvise,
+    prctl,
+)
 
 Handler = Callable[[], object]
 
@@ -32,6 +48,8 @@ _FOR_THREADS = {
     ("threading", "_after_fork"),
 }
 _BIG = 200 * 1024  # kB; to find the lists takes a look at every object
+_MAP_STACK, _MAP_NORESERVE = 0x20000, 0x4000  # asm-generic/mman.h; Python has them since 3.11
+_LEAST_STACK, _MOST_STACK = 8 << 20, 256 << 20  # bytes; the least is what Linux gives as a rule
 
 
 class Handlers:
@@ -77,36 +95,162 @@ class Forker:
 
     def __init__(self) -> None:
         self._lists: list[Handlers] | None = None  # before, after in the parent, after in the child
+        self._stack: Stack | None = None
         if _peak_kb() < _BIG and sys.implementation.name == "cpython":
             self._lists = _lists()
 
-    def fork(self) -> int:
-        """As ``os.fork``, but in the child ``random`` goes on where it was. Raises OSError."""
+    def fork(self, run: Callable[[], NoReturn]) -> int:
+        """A child that does ``run``, in which ``random`` goes on where it was. Raises OSError."""
         if self._lists is None or not is_single_threaded():
-            return _fork_for_threads()
-        before, in_parent, in_child = self._lists
+            return _fork_for_threads(run)
+        pid = self._forked(libc_fork)
+        if pid == 0:
+            self._run(run)
+        return pid
+
+    def fork_behind(self, join: Callable[[], None], run: Callable[[], NoReturn]) -> int:
+        """A child that does ``run`` where ``join`` leads, which the caller could not come back from.
+
+        It takes a process between: it joins, forks a sibling of itself (``CLONE_PARENT``), and ends.
+        Raises OSError, also what ``join`` raises.
+        """
+        if self._lists is None or not is_single_threaded():
+            return _fork_twice(_fork_for_threads, join, run)
+        if sys.version_info >= (3, 14):
+            return _fork_twice(self.fork, join, run)
+        self._stack = self._stack or Stack()
+        return self._forked(partial(_fork_from_between, self._stack, join, partial(self._run, run)))
+
+    def _forked(self, fork: Callable[[], int]) -> int:
+        """What ``fork`` gives, within what is registered for the parent."""
+        assert self._lists is not None
+        before, in_parent, _ = self._lists
         sys.audit("os.fork")
         before.call(backwards=True)
         pid = -1
         try:
-            pid = libc_fork()
+            pid = fork()
         finally:
             if pid != 0:
                 in_parent.call()
-        if pid == 0:
-            remember_thread_id()
-            in_child.call()
         return pid
 
+    def _run(self, run: Callable[[], NoReturn]) -> NoReturn:
+        """In the child; never returns."""
+        try:
+            assert self._lists is not None
+            remember_thread_id()
+            self._lists[2].call()
+            run()
+        finally:
+            os._exit(1)
 
-def _fork_for_threads() -> int:
+
+class Stack:
+    """Memory for the C stack of a process that shares all other memory with its parent."""
+
+    def __init__(self) -> None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+        size = soft if _LEAST_STACK < soft < _MOST_STACK else _LEAST_STACK
+        size -= size % mmap.PAGESIZE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_STACK | _MAP_NORESERVE
+        self._memory = mmap.mmap(-1, size, flags=flags)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        madvise(start, size, MADV_NOHUGEPAGE)  # two pages are in use, and not 1,000
+        self.end = start + size
+
+
+def _fork_from_between(stack: Stack, join: Callable[[], None], run: Callable[[], NoReturn]) -> int:
+    """With one copy of our memory: the process between shares it with us, who stand still."""
+    found: list[int | BaseException] = []
+    dumpable = prctl(PR_GET_DUMPABLE)
+
+    def between() -> None:
+        try:
+            join()
+            prctl(PR_SET_DUMPABLE, dumpable)  # it is a property of the memory
+            pid = fork(CLONE_PARENT)
+            if pid == 0:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                if collects:
+                    gc.enable()
+                run()
+            found.append(pid)
+        except BaseException as error:
+            found.append(error)
+
+    # A handler, or what garbage does when it goes, would run in a process that is not theirs.
+    collects = gc.isenabled()
+    gc.disable()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        os.waitpid(clone_vfork(between, stack.end), 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if collects:
+            gc.enable()
+    if not found:
+        raise OSError(errno.ECHILD, "killed on the way")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
+
+
+def _fork_twice(
+    fork_first: Callable[[Callable[[], NoReturn]], int],
+    join: Callable[[], None],
+    run: Callable[[], NoReturn],
+) -> int:
+    """With two copies of our memory: the process between has one."""
+    reading, writing = os.pipe()
+
+    def between() -> NoReturn:
+        try:
+            os.close(reading)
+            join()
+            pid = fork(CLONE_PARENT)
+            if pid == 0:
+                os.close(writing)
+                remember_thread_id()
+                try:
+                    run()
+                finally:
+                    os._exit(1)
+            os.write(writing, b"%d" % pid)
+        except BaseException as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+
+    try:
+        middle = fork_first(between)
+    except OSError:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    try:
+        answer = os.read(reading, 4096).decode()
+    finally:
+        os.close(reading)
+        os.waitpid(middle, 0)
+    if not answer.isdigit():
+        raise OSError(errno.ECHILD, answer or "killed on the way")
+    return int(answer)
+
+
+def _fork_for_threads(run: Callable[[], NoReturn]) -> int:
     state = random.getstate()
     with warnings.catch_warnings():
         # 3.12+: fork() in a process with threads may deadlock. The user has been told.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        random.setstate(state)
+        try:
+            random.setstate(state)
+            run()
+        finally:
+            os._exit(1)
     return pid
 
 

@@ -12,7 +12,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWIPC,
@@ -145,14 +145,16 @@ def _whole() -> Iterator[Outcome]:
     client = Client()
     try:
         sandbox = client.acquire(Kind())
-        pid = sandbox.fork()
-        if pid == 0:
+
+        def look() -> NoReturn:
             code = 1
             try:
                 sandbox.enter("/")
                 code = 0 if os.getpid() == 2 and stat.S_ISDIR(os.stat("/proc/2").st_mode) else 2
             finally:
                 os._exit(code)
+
+        pid = sandbox.fork(look)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         sandbox.close()
         if code:

@@ -14,15 +14,23 @@ import os, random, sys, threading, logging
 from pytest_nsbox.sandbox import forking
 from pytest_nsbox.sandbox.forking import Forker, is_single_threaded
 
-def child(do, forker=None):
+def child(do, forker=None, way="fork", join=lambda: None):
     "What do() says in a forked child."
     reading, writing = os.pipe()
-    pid = (forker or Forker()).fork()
-    if pid == 0:
+    def run():
         try:
             os.write(writing, str(do()).encode())
-        finally:
-            os._exit(0)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    forker = forker or Forker()
+    if way == "fork":
+        pid = forker.fork(run)
+    elif way == "behind":
+        pid = forker.fork_behind(join, run)
+    else:
+        pid = forking._fork_twice(forker.fork, join, run)
     os.close(writing)
     with open(reading) as file:
         said = file.read()
@@ -117,15 +125,19 @@ def test_a_refused_fork_is_an_os_error_and_the_parents_handlers_are_called() -> 
         forker = Forker()
         forking.libc_fork = refused
         try:
-            forker.fork()
+            forker.fork(lambda: os._exit(0))
         except OSError as error:
             print(error.errno == errno.EAGAIN, called)
     """
     assert run(code) == ["True ['parent']"]
 
 
-def test_threads_locks_and_logging_work_in_the_child() -> None:
-    code = """
+WAYS = pytest.mark.parametrize("way", ["fork", "behind", "behind, in two copies"])
+
+
+@WAYS
+def test_threads_locks_and_processes_work_in_the_child(way: str) -> None:
+    code = f"""
         import multiprocessing, queue, subprocess
         logging.basicConfig(stream=sys.stdout, format="%(message)s")
 
@@ -139,9 +151,144 @@ def test_threads_locks_and_logging_work_in_the_child() -> None:
             with multiprocessing.get_context("fork").Pool(1) as pool:
                 return results.get(), pool.apply(abs, (-1,))
 
-        print(child(work))
+        print(child(work, way={way!r}))
     """
     assert run(code) == ["('root', 1)"]
+
+
+@WAYS
+def test_a_signal_comes_to_its_handler_in_the_child(way: str) -> None:
+    code = f"""
+        import signal, time
+
+        def work():
+            got = []
+            signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGUSR1))
+            while not got:
+                time.sleep(0.01)
+            return got == [signal.SIGUSR1], signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+        print(child(work, way={way!r}), signal.pthread_sigmask(signal.SIG_BLOCK, []) == set())
+    """
+    assert run(code) == ["(True, True) True"]
+
+
+@WAYS
+def test_a_crash_of_the_child_has_a_traceback(way: str) -> None:
+    code = f"""
+        import ctypes, faulthandler
+
+        def crashes():
+            faulthandler.enable(sys.stdout)
+            ctypes.string_at(0)
+
+        try:
+            child(crashes, way={way!r})
+        except AssertionError:
+            print("it died")
+    """
+    told = run(code)
+    assert told[0].startswith("Fatal Python error: Segmentation fault")
+    assert any("in crashes" in line for line in told)
+    assert told[-1] == "it died"
+
+
+@WAYS
+def test_deep_recursion_of_the_child_is_an_error_of_pythons(way: str) -> None:
+    code = f"""
+        import json
+
+        def deep():
+            nested = []
+            for _ in range(100_000):
+                nested = [nested]
+            try:
+                json.dumps(nested)
+            except RecursionError:
+                return "RecursionError"
+
+        print(child(deep, way={way!r}))
+    """
+    assert run(code) == ["RecursionError"]
+
+
+@WAYS
+def test_the_parent_goes_on_as_before_a_thousand_times(way: str) -> None:
+    code = f"""
+        import gc
+        forker = Forker()
+        before = set(os.listdir("/proc/self/fd"))
+        for number in range(200 if {way!r} != "behind" else 1000):
+            assert child(lambda: number, forker, {way!r}) == str(number)
+        assert set(os.listdir("/proc/self/fd")) == before
+        assert gc.isenabled()
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("no child is left")
+    """
+    assert run(code) == ["no child is left"]
+
+
+BEHIND = pytest.mark.parametrize("way", ["behind", "behind, in two copies"])
+
+
+@BEHIND
+def test_what_joining_changes_is_changed_for_the_child_only(way: str) -> None:
+    code = f"""
+        place = os.getcwd()
+        def join(): os.chdir("/"), os.umask(0o25)
+        said = child(lambda: (os.getcwd(), os.umask(0)), way={way!r}, join=join)
+        print(said, os.getcwd() == place, os.umask(0) != 0o25)
+    """
+    assert run(code) == ["('/', 21) True True"]
+
+
+@BEHIND
+def test_what_is_refused_on_the_way_is_an_os_error_of_the_parent(way: str) -> None:
+    code = f"""
+        import errno
+        from pytest_nsbox.kernel.syscalls import SyscallError
+        def refused(): raise SyscallError(errno.EPERM, "setns", "CLONE_NEWUSER")
+        try:
+            child(lambda: "unreached", way={way!r}, join=refused)
+        except OSError as error:
+            print(error)
+    """
+    (told,) = run(code)
+    assert "setns(CLONE_NEWUSER): Operation not permitted (EPERM)" in told
+
+
+@BEHIND
+def test_who_is_killed_on_the_way_is_an_os_error_of_the_parent(way: str) -> None:
+    code = f"""
+        import signal
+        try:
+            child(lambda: "unreached", way={way!r}, join=lambda: os.kill(os.getpid(), signal.SIGKILL))
+        except OSError as error:
+            print(error)
+    """
+    (told,) = run(code)
+    assert "killed on the way" in told
+
+
+def test_garbage_is_not_collected_in_between() -> None:
+    code = """
+        import gc
+        gone = []
+        class Loud:
+            def __del__(self): gone.append(os.getpid())
+        def join():
+            for _ in range(100_000):
+                loud = Loud()
+                loud.itself = loud
+        child(lambda: None, way="behind", join=join)
+        gc.collect()
+        print(set(gone) == {os.getpid()}, gc.isenabled())
+    """
+    assert run(code) == ["True True"]
 
 
 def test_lists_that_cannot_be_told_apart_are_left_alone() -> None:
