@@ -96,7 +96,9 @@ class Forker:
     def __init__(self) -> None:
         self._lists: list[Handlers] | None = None  # before, after in the parent, after in the child
         self._stack: Stack | None = None
-        if _peak_kb() < _BIG and sys.implementation.name == "cpython":
+        # getattr: before Python 3.13 there is always the one lock.
+        has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+        if has_lock and _peak_kb() < _BIG and sys.implementation.name == "cpython":
             self._lists = _lists()
 
     def fork(self, run: Callable[[], NoReturn]) -> int:

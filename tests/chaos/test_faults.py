@@ -306,10 +306,10 @@ def acquire_and_kill(self, *args, **kwargs):
     return sandbox
 
 
-def fork_and_kill(self):
+def fork_and_kill(self, run):
     global point
-    pid = fork(self)
-    if pid and point == "when it has joined":
+    pid = fork(self, run)
+    if point == "when it has joined":
         kill_inits(self._client)  # each is gone only when we have reaped its test process
         point = ""
     return pid
