@@ -289,7 +289,8 @@ def kill_inits(client):
         init = os.pidfd_open(int(path.name))
         signal.pidfd_send_signal(init, signal.SIGKILL)
         if point != "when it has joined":
-            select.select([init], [], [])
+            # Not for ever: that of the test before waits until we have reaped its test process.
+            select.select([init], [], [], 1)
         os.close(init)
 
 
