@@ -1,7 +1,7 @@
 """One item in a sandbox, seen from the pytest process: set up, fork, relay, tear down, one verdict.
 
-Starting an item (``ItemRun.start``) and finishing it (``finish``) are two steps, so that several may
-be in flight; what an item's run needs is kept in its ``ItemRun``, not in the session.
+What an item's run needs is kept in its ``ItemRun``, not in the session, so that several may be in
+flight.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, inherited, junit, screen, timing, wire
-from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run import fixtures, inherited, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
 from pytest_nsbox.run.reports import relay_warning, restored, with_frames
@@ -325,7 +324,7 @@ class ItemRun:
         if stacks:
             report.sections.append(("Python stacks", stacks))
         try:
-            found = child.describe_leftovers(self.changes(sandbox), sandbox.processes())
+            found = leftovers.describe(self.changes(sandbox), sandbox.processes())
         except (SandboxError, OSError) as error:
             found = str(error)  # it may be why
         if found:

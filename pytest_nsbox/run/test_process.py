@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import gc
-import io
 import json
 import os
 import signal
@@ -21,13 +19,12 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import pytest
-from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
 from _pytest.logging import caplog_records_key
 from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, junit, screen, timing, wire
+from pytest_nsbox.run import fixtures, forked, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.reports import (
     count_subtests,
@@ -235,7 +232,7 @@ class TestProcess:
             if self.goes_on:
                 faulthandler.cancel_dump_traceback_later()
             else:
-                collect_late_exceptions(self.config)
+                forked.collect(self.config)
             collected = hook.pytest_nsbox_collect(item=self.item)
             timing.mark(self.config, "collect")
             self.carry(collected)
@@ -389,7 +386,7 @@ class TestProcess:
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""
         with contextlib.suppress(Exception):
-            return describe_leftovers(self.ask("changes"), self.processes())
+            return leftovers.describe(self.ask("changes"), self.processes())
         return ""
 
     def processes(self) -> list[Process]:
@@ -414,16 +411,15 @@ def run(
     cwd: str,
 ) -> NoReturn:
     """Be the test process of ``item``; ``home`` leads back. Never returns, never raises."""
-    global current, _collected
+    global current
     status = 1
     try:
-        gc.freeze()  # never collect here what the controller holds too; it resets the counts
-        _collected = gc.get_stats()[2]["collections"]
+        forked.freeze()
         if (spent := timing.of(item.config)) is not None:
             spent.begin_child()
         enter(cwd)
         timing.mark(item.config, "enter")
-        adopt_python(item.config, options)
+        forked.adopt(item.config, options)
         if options.timeout:
             faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
         if faulthandler.is_enabled():
@@ -461,77 +457,9 @@ def report_trouble(home: Home, text: str) -> None:
             home.last_words.say(f"{lost}\n\n{text}")
 
 
-def adopt_python(config: pytest.Config, options: SandboxOptions) -> None:
-    """Mend what a fork does to Python's own state."""
-    if options.env:
-        os.environ.update(options.env)
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    if tracker is not None:
-        # The one inherited is outside: it would mourn shared memory that it cannot see.
-        tracker._resource_tracker._fd = None
-        tracker._resource_tracker._pid = None
-    if config.pluginmanager.hasplugin("faulthandler"):
-        # The controller's watchdog was cancelled before the fork: see ItemRun.start.
-        timeout = get_timeout_config_value(config)
-        if timeout > 0:
-            faulthandler.dump_traceback_later(
-                timeout, file=config.stash[fault_handler_stderr_fd_key]
-            )
-
-
-_collected = 0  # times that all generations were, before this process
-
-
-def _full_collections() -> int:
-    return int(gc.get_stats()[2]["collections"]) - _collected
-
-
-def collect_late_exceptions(config: pytest.Config) -> None:
-    """Unraisable exceptions of this test's garbage: nobody will collect it after us."""
-    from _pytest.unraisableexception import collect_unraisable
-
-    # What is new is in the two young generations, unless so much is that it has become old. To
-    # collect all three empties Python's free lists, too: 0.2 ms in a forked process.
-    is_young = sys.version_info < (3, 14) and not gc.get_count()[2] and not _full_collections()
-    gc.collect(1 if is_young else 2)
-    with contextlib.suppress(Exception):  # -W error: no phase is left to fail
-        collect_unraisable(config)
-
-
 def safe_repr(value: object) -> str:
     """``repr``, whatever the object's class thinks of that."""
     try:
         return repr(value)
     except BaseException as error:
         return f"<{type(value).__name__} object, whose repr raised {type(error).__name__}>"
-
-
-_LISTED = 10
-
-
-def describe_leftovers(changes: list[list[str]], left: list[Process]) -> str:
-    """What a test has changed and left running, short; "" where that is nothing.
-
-    >>> print(describe_leftovers([["/etc/x", "added"]], [Process(3, "sleep 9")]))
-    1 change outside /tmp:
-      added     /etc/x
-    1 process left running:
-      pid 3     sleep 9
-    """
-    text = io.StringIO()
-    for title, lines in (
-        ("change{s} outside /tmp", [f"{kind:<9} {path}" for path, kind in changes]),
-        (
-            "process{es} left running",
-            [f"{f'pid {p.pid}':<9} {p.command:.200}" for p in left],
-        ),
-    ):
-        if lines:
-            many = len(lines) > 1
-            head = title.format(s="s" if many else "", es="es" if many else "")
-            print(f"{len(lines)} {head}:", file=text)
-            for line in lines[:_LISTED]:
-                print(f"  {line}", file=text)
-            if len(lines) > _LISTED:
-                print(f"  … and {len(lines) - _LISTED} more", file=text)
-    return text.getvalue().rstrip("\n")
