@@ -204,6 +204,8 @@ def _run(row: Row, suite: Suite, around: tuple[str, ...], args: list[str], passi
     # Where pytest keeps directories of earlier runs, one run removes what another has written.
     with tempfile.TemporaryDirectory(prefix="nsbox-bench-", dir="/tmp") as temproot:
         environ = {**_environ(suite), "PYTEST_DEBUG_TEMPROOT": temproot}
+        if row.python != sys.executable:  # pytest-isolate leaves files behind
+            environ["TMPDIR"] = temproot
         start = time.perf_counter()
         done = subprocess.run(
             [*around, *row.launcher, *pytest, *row.args, *args],

@@ -128,6 +128,7 @@ class Controller:
         if item.session.shouldfail or item.session.shouldstop:
             return True  # by one that was in flight; the loop ends now
         if not is_ours:
+            self.fleet.reap()  # one that runs here is to find no child that is not its own
             return None
         ihook = item.ihook
         ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -160,7 +161,7 @@ class Controller:
         if session.shouldfail or session.shouldstop:
             return
         self.remaining = max(0, self.remaining - 1)
-        run = ItemRun(item, nextitem, options, self.hooks, concurrent=True)
+        run = ItemRun(item, nextitem, options, self.hooks, self.fleet.reap, concurrent=True)
         self.prepare_basetemp(item)
         refusal = self.start_run(run) if run.set_up_broad() else ""
         if refusal or run.broad_failed:
@@ -184,7 +185,7 @@ class Controller:
         """Run the item in the test process that waits for it."""
         self.remaining = max(0, self.remaining - 1)
         runs_bare(item)  # for what it notes down
-        run = ItemRun(item, nextitem, options, self.hooks, group=self.group)
+        run = ItemRun(item, nextitem, options, self.hooks, self.fleet.reap, group=self.group)
         run.ihook.pytest_nsbox_fork(item=item)
         if self.config.pluginmanager.hasplugin("faulthandler"):
             faulthandler.cancel_dump_traceback_later()  # it has its own
@@ -241,7 +242,7 @@ class Controller:
         if not isinstance(options, SandboxOptions):
             return self._seam.theirs(item, log=log, nextitem=nextitem)
         self.remaining = max(0, self.remaining - 1)
-        if runs_bare(item):
+        if runs_bare(item):  # nothing of it
             return self._seam.theirs(item, log=log, nextitem=nextitem)
         refusal = self.refusal()
         if refusal and self.unavailable == "run":
@@ -249,7 +250,10 @@ class Controller:
             item.user_properties.append(("nsbox", "ran WITHOUT a sandbox"))
             return self._seam.theirs(item, log=log, nextitem=nextitem)
         group = None if driven else group_of(item, options, self.options_here, self._filters)
-        run = ItemRun(item, nextitem, options, self.hooks, log=log, driven=driven, group=group)
+        run = ItemRun(
+            item, nextitem, options, self.hooks, self.fleet.reap,
+            log=log, driven=driven, group=group,
+        )  # fmt: skip
         if group is not None and self._death[0] is group.node and self._death[1]:
             run.note = f"a new sandbox: the test process has died in {self._death[1]}"
         try:

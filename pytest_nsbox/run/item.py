@@ -59,6 +59,7 @@ class ItemRun:
         nextitem: pytest.Item | None,
         options: SandboxOptions,
         hooks: dict[str, Callable[..., Any]],
+        reap: Callable[[], None],
         *,
         log: bool = True,
         driven: bool = False,
@@ -69,6 +70,7 @@ class ItemRun:
         self.nextitem = nextitem
         self.options = options
         self.hooks = hooks  # of the controller's share of a phase
+        self.reap = reap  # before that: a fixture is to find no child that is not its own
         self.is_logged = log  # or whoever called looks at the reports first
         self.is_driven = driven  # by another plugin, which may have put finalizers aside
         self.is_concurrent = concurrent  # with others, and told of in its turn
@@ -180,6 +182,7 @@ class ItemRun:
 
     def call(self, when: Any, **kwargs: object) -> CallInfo[None]:
         """The controller's share of a phase: pytest's own implementations of its hook."""
+        self.reap()
         self.item.stash.setdefault(caplog_records_key, {})
         screen.keep_heading(self.config, when)
         hook = self.hooks[when]

@@ -112,3 +112,49 @@ def test_what_a_thread_of_a_broad_fixture_prints_belongs_to_the_test(
     result = run_pytest("--nsbox=all", "-rA", f"--capture={capture}")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*Captured stdout *", "printed by the thread: word"])
+
+
+def test_fixtures_and_bare_tests_find_no_child_that_is_not_theirs(
+    pytester: pytest.Pytester, run_pytest: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        def assert_no_child():
+            with pytest.raises(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+
+        @pytest.fixture(scope="module")
+        def first():
+            assert_no_child()
+            yield
+            assert_no_child()
+
+        @pytest.fixture(scope="class")
+        def second():
+            assert_no_child()
+            yield
+            assert_no_child()
+
+        @pytest.mark.sandbox
+        @pytest.mark.parametrize("n", range(10))
+        def test_one(n): pass
+
+        @pytest.mark.sandbox
+        def test_two(first): pass
+
+        class TestThree:
+            @pytest.mark.sandbox
+            def test_it(self, second): pass
+
+            def test_bare(self, second): assert_no_child()
+
+        @pytest.mark.sandbox
+        def test_four(first): pass
+
+        def test_bare(first): assert_no_child()
+        """
+    )
+    run_pytest().assert_outcomes(passed=15)
