@@ -242,7 +242,7 @@ class Controller:
         if not isinstance(options, SandboxOptions):
             return self._seam.theirs(item, log=log, nextitem=nextitem)
         self.remaining = max(0, self.remaining - 1)
-        if runs_bare(item):  # nothing of it
+        if runs_bare(item):
             return self._seam.theirs(item, log=log, nextitem=nextitem)
         refusal = self.refusal()
         if refusal and self.unavailable == "run":

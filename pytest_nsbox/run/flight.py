@@ -243,7 +243,6 @@ def launch(
                 last_words = wire.LastWords()
                 pid = sandbox.fork(be_test_process)
         except OSError as error:
-            # ENOMEM: its init has died, and so its PID namespace takes no more processes.
             raise SandboxError(f"cannot fork into the sandbox: {error}") from error
         timing.mark(config, "fork")
         fixtures.hand_over_late_exceptions(config)

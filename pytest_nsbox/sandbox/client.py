@@ -313,8 +313,15 @@ class Sandbox:
 
         One fork as root: the caller enters the PID namespace for its children, forks, and goes back.
         Rootless the way back is barred (EPERM), so that a process between goes in, see ``forking``.
-        ``run`` must call ``enter`` first, and exit if that raises.  Raises OSError.
+        ``run`` must call ``enter`` first, and exit if that raises.  Raises SandboxError.
         """
+        try:
+            return self._fork(run)
+        except OSError as error:
+            # ENOMEM: its init has died, and so its PID namespace takes no more processes.
+            raise SandboxError(f"cannot fork into the sandbox: {error}") from error
+
+    def _fork(self, run: Callable[[], NoReturn]) -> int:
         forker = self._client.forker
         assert forker is not None
         self._inherited = descriptors.inherited({*self.fds(), *self._client.prefetched_fds()})

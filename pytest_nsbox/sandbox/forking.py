@@ -138,14 +138,16 @@ class Forker:
         return pid
 
     def _run(self, run: Callable[[], NoReturn]) -> NoReturn:
-        """In the child; never returns."""
-        try:
-            assert self._lists is not None
+        """In the child."""
+        assert self._lists is not None
+        in_child = self._lists[2]
+
+        def whole() -> NoReturn:
             remember_thread_id()
-            self._lists[2].call()
+            in_child.call()
             run()
-        finally:
-            os._exit(1)
+
+        _be(whole)
 
 
 class Stack:
@@ -170,7 +172,8 @@ def _fork_from_between(stack: Stack, join: Callable[[], None], run: Callable[[],
     def between() -> None:
         try:
             join()
-            prctl(PR_SET_DUMPABLE, dumpable)  # it is a property of the memory
+            if dumpable == 1:  # a property of the memory; 2 cannot be set, see prctl(2)
+                prctl(PR_SET_DUMPABLE, 1)
             pid = fork(CLONE_PARENT)
             if pid == 0:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -214,10 +217,7 @@ def _fork_twice(
             if pid == 0:
                 os.close(writing)
                 remember_thread_id()
-                try:
-                    run()
-                finally:
-                    os._exit(1)
+                _be(run)
             os.write(writing, b"%d" % pid)
         except BaseException as error:
             os.write(writing, str(error).encode())
@@ -248,12 +248,21 @@ def _fork_for_threads(run: Callable[[], NoReturn]) -> int:
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        try:
+
+        def whole() -> NoReturn:
             random.setstate(state)
             run()
-        finally:
-            os._exit(1)
+
+        _be(whole)
     return pid
+
+
+def _be(run: Callable[[], NoReturn]) -> NoReturn:
+    """Do it in a child, which must never come back into the session that it has a copy of."""
+    try:
+        run()
+    finally:
+        os._exit(1)
 
 
 def _lists() -> list[Handlers] | None:

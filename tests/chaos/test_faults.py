@@ -15,12 +15,14 @@ _FAULTS = """
 import errno, os, random, socket, subprocess, mmap
 import pytest
 from pytest_nsbox.kernel import syscalls
-from pytest_nsbox.sandbox import client
+from pytest_nsbox.sandbox import client, forking
 
 CALLS = {
     "pipe": (os, errno.EMFILE),
     "memfd_create": (os, errno.ENFILE),
     "fork": (os, errno.EAGAIN),
+    "libc_fork": (forking, errno.EAGAIN),
+    "clone_vfork": (forking, errno.EAGAIN),
     "pidfd_open": (os, errno.ENOMEM),
     "mmap": (mmap, errno.ENOMEM),
     "setns": (client, errno.ENOSPC),
@@ -120,10 +122,10 @@ def test_a_system_call_that_fails_once_or_for_long_is_told_on_its_test(
     assert "INTERNALERROR" not in text
     outcomes = result.parseoutcomes()
     assert outcomes["errors"] >= 8, text
-    assert outcomes["passed"] + outcomes["errors"] == 7 * 6 + 2 + 1
+    assert outcomes["passed"] + outcomes["errors"] == 9 * 6 + 2 + 1
     assert_never_twice(runs.read_text().splitlines(), outcomes["passed"] - 1)
     counts = [int(line.split()[-1]) for line in text.splitlines() if line.startswith("open:")]
-    assert len(counts) == 7 * 6 + 2 + 1
+    assert len(counts) == 9 * 6 + 2 + 1
     assert counts[-1] <= counts[0]
     host.assert_clean()
 
