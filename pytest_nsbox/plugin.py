@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from pytest_nsbox.options import KEYS, OptionError, SandboxOptions, from_ini, merge
+from pytest_nsbox.sandbox.belongings import Belongings
 
 if TYPE_CHECKING:
     from pytest_nsbox.inside import Sandbox
@@ -23,6 +24,8 @@ DEBUG = ("timing",)
 
 # What nsbox is to do in this run; only where the plugin is configured.
 settings_key = pytest.StashKey["Settings"]()
+# What pytest and its tests have made in the host's /tmp, since a conftest may have.
+belongings_key = pytest.StashKey[Belongings]()
 # An item's options, or what is wrong with them.
 options_key = pytest.StashKey["SandboxOptions | OptionError | None"]()
 
@@ -136,7 +139,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    early_config.stash[belongings_key] = belongings = Belongings()
+    belongings.begin()  # by conftests and plugins, until the session has started
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[belongings_key].end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    belongings = collector.config.stash[belongings_key]
+    belongings.begin()  # by a module that is imported
+    try:
+        return (yield)
+    finally:
+        belongings.end()
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if belongings_key not in config.stash:  # for a conftest has loaded us
+        pytest_load_initial_conftests(config)
     keys = ", ".join(f"{name}=..." for name in KEYS)
     config.addinivalue_line("markers", f"sandbox({keys}): run the test in a sandbox of its own")
     config.stash[settings_key] = Settings(config)
@@ -179,6 +207,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             client,
             settings.options,
             settings.unavailable,
+            config.stash[belongings_key],
             settings.jobs,
             settings.huge_pages,
         )
@@ -229,6 +258,11 @@ def pytest_runtest_protocol(
     # Not a wrapper: those of others (warnings, faulthandler, pytest-timeout) stay around us.
     controller = item.config.stash[settings_key].controller
     return None if controller is None else controller.protocol(item, nextitem)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    item.config.stash[belongings_key].end()  # of a setup that was here
 
 
 @pytest.hookimpl(tryfirst=True)

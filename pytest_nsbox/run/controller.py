@@ -27,12 +27,14 @@ from pytest_nsbox.run.flight import Flight, launch
 from pytest_nsbox.run.group import Group, group_of, scope_node
 from pytest_nsbox.run.item import (
     ItemRun,
+    Share,
     basetemp_of,
     directories_of,
     runs_bare,
     uses_basetemp,
 )
 from pytest_nsbox.sandbox import heap
+from pytest_nsbox.sandbox.belongings import Belonging, Belongings
 from pytest_nsbox.sandbox.client import Client, Kind, Refused, SandboxError, Unanswered
 from pytest_nsbox.sandbox.sockets import Socket, Sockets
 
@@ -48,6 +50,7 @@ class Controller:
         client: Client,
         options: Callable[[pytest.Item], SandboxOptions | OptionError | None],
         unavailable: str,
+        belongings: Belongings,
         jobs: int = 1,
         huge_pages: str = "auto",
     ) -> None:
@@ -65,7 +68,8 @@ class Controller:
         self.unavailable = unavailable
         self.pid = os.getpid()
         self.client = client
-        self.hooks = fixtures.shared_hooks(config)
+        self.belongings = belongings
+        self.share = Share(fixtures.shared_hooks(config), self.fleet.reap, belongings)
         self.remaining = 0
         self._real: dict[str, str] = {}
         self._kinds: dict[object, Kind] = {}
@@ -129,6 +133,7 @@ class Controller:
             return True  # by one that was in flight; the loop ends now
         if not is_ours:
             self.fleet.reap()  # one that runs here is to find no child that is not its own
+            self.belongings.begin()  # by its broad-scoped fixtures
             return None
         ihook = item.ihook
         ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -161,7 +166,7 @@ class Controller:
         if session.shouldfail or session.shouldstop:
             return
         self.remaining = max(0, self.remaining - 1)
-        run = ItemRun(item, nextitem, options, self.hooks, self.fleet.reap, concurrent=True)
+        run = ItemRun(item, nextitem, options, self.share, concurrent=True)
         self.prepare_basetemp(item)
         refusal = self.start_run(run) if run.set_up_broad() else ""
         if refusal or run.broad_failed:
@@ -185,7 +190,7 @@ class Controller:
         """Run the item in the test process that waits for it."""
         self.remaining = max(0, self.remaining - 1)
         runs_bare(item)  # for what it notes down
-        run = ItemRun(item, nextitem, options, self.hooks, self.fleet.reap, group=self.group)
+        run = ItemRun(item, nextitem, options, self.share, group=self.group)
         run.ihook.pytest_nsbox_fork(item=item)
         if self.config.pluginmanager.hasplugin("faulthandler"):
             faulthandler.cancel_dump_traceback_later()  # it has its own
@@ -251,7 +256,7 @@ class Controller:
             return self._seam.theirs(item, log=log, nextitem=nextitem)
         group = None if driven else group_of(item, options, self.options_here, self._filters)
         run = ItemRun(
-            item, nextitem, options, self.hooks, self.fleet.reap,
+            item, nextitem, options, self.share,
             log=log, driven=driven, group=group,
         )  # fmt: skip
         if group is not None and self._death[0] is group.node and self._death[1]:
@@ -287,7 +292,7 @@ class Controller:
                 "process that asked for them; leave its option out (--forked and the like)"
             )
         if self._refusal is None:
-            kind = self.kind(SandboxOptions())
+            kind = self.kind(SandboxOptions(), belongings=self.belongings.look())
             try:
                 self.client.put_back(kind, self.retried(lambda: self.client.acquire(kind)))
                 self._refusal = ""
@@ -318,7 +323,8 @@ class Controller:
         later = self.remaining - (len(run.group.others) if run.group else 0)
         ahead = max(0, min(later, self.fleet.jobs + 1))
         try:
-            kind = self.kind(run.options, self.look_for_sockets(run.item.session))
+            sockets = self.look_for_sockets(run.item.session)
+            kind = self.kind(run.options, sockets, self.belongings.look())
             self.fleet.add(self.retried(lambda: self.launch(run, kind, ahead)))
         except SandboxError as error:
             return explain(error)
@@ -396,13 +402,20 @@ class Controller:
                 with contextlib.suppress(Exception):  # tmp_path itself will say it better
                     factory.getbasetemp()
 
-    def kind(self, options: SandboxOptions, sockets: tuple[Socket, ...] = ()) -> Kind:
+    def kind(
+        self,
+        options: SandboxOptions,
+        sockets: tuple[Socket, ...] = (),
+        belongings: tuple[Belonging, ...] = (),
+    ) -> Kind:
         """The kind of sandbox that an item with these options needs now: of equal ones one object."""
         basetemp = basetemp_of(self.config)
-        key = (options, os.getcwd(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"), sockets)
+        places = (os.getcwd(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
+        key = (options, places, sockets, belongings)
         kind = self._kinds.get(key)
         if kind is None:
-            kind = kind_of(options, self.visible(basetemp), self.real)._replace(sockets=sockets)
+            kind = kind_of(options, self.visible(basetemp), self.real)
+            kind = kind._replace(sockets=sockets, belongings=belongings)
             self._kinds[key] = kind
         return kind
 

@@ -11,7 +11,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from _pytest.logging import caplog_records_key
@@ -25,6 +25,7 @@ from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
 from pytest_nsbox.run.reports import relay_warning, restored, with_frames
 from pytest_nsbox.run.running import Running
+from pytest_nsbox.sandbox.belongings import Belongings
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
 _RERAISE = (Exit, KeyboardInterrupt)
@@ -50,6 +51,14 @@ def runs_bare(item: pytest.Item) -> bool:
     return bool(xfailed and not item.config.option.runxfail and not xfailed.run)
 
 
+class Share(NamedTuple):
+    """What the controller's share of a phase needs."""
+
+    hooks: dict[str, Callable[..., Any]]  # by phase
+    reap: Callable[[], None]  # before it: a fixture is to find no child that is not its own
+    belongings: Belongings
+
+
 class ItemRun:
     """The run of one item."""
 
@@ -58,8 +67,7 @@ class ItemRun:
         item: Any,
         nextitem: pytest.Item | None,
         options: SandboxOptions,
-        hooks: dict[str, Callable[..., Any]],
-        reap: Callable[[], None],
+        share: Share,
         *,
         log: bool = True,
         driven: bool = False,
@@ -69,8 +77,7 @@ class ItemRun:
         self.item = item
         self.nextitem = nextitem
         self.options = options
-        self.hooks = hooks  # of the controller's share of a phase
-        self.reap = reap  # before that: a fixture is to find no child that is not its own
+        self.share = share
         self.is_logged = log  # or whoever called looks at the reports first
         self.is_driven = driven  # by another plugin, which may have put finalizers aside
         self.is_concurrent = concurrent  # with others, and told of in its turn
@@ -115,8 +122,10 @@ class ItemRun:
             inherited.forget(self.config)
             self.is_shared = False
         else:
+            self.share.belongings.begin()
             with fixtures.broad_only(item, node, others):
                 self.broad = self.call("setup", item=item)
+            self.share.belongings.end()
         timing.mark(self.config, "broad setup")
         if self.broad_failed:
             item._report_sections[:] = joined(self.output_of_hooks, item._report_sections)
@@ -182,10 +191,10 @@ class ItemRun:
 
     def call(self, when: Any, **kwargs: object) -> CallInfo[None]:
         """The controller's share of a phase: pytest's own implementations of its hook."""
-        self.reap()
+        self.share.reap()
         self.item.stash.setdefault(caplog_records_key, {})
         screen.keep_heading(self.config, when)
-        hook = self.hooks[when]
+        hook = self.share.hooks[when]
         # A partial has no frame of its own, which a traceback would show.
         return CallInfo.from_call(functools.partial(hook, **kwargs), when=when, reraise=_RERAISE)
 

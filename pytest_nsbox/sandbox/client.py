@@ -56,6 +56,7 @@ class Kind(NamedTuple):
     network: str = "host"  # or "loopback", "none"
     # Unix sockets of the host's to be reached, and a number to tell a new one at an old path.
     sockets: tuple[tuple[str, int], ...] = ()
+    belongings: tuple[tuple[str, int, int], ...] = ()  # in /tmp and /dev/shm, see the module
     hostname: str | None = None
 
 

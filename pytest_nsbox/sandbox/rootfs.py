@@ -29,12 +29,14 @@ from pytest_nsbox.kernel.syscalls import (
     mount,
     mount_setattr,
 )
+from pytest_nsbox.sandbox.belongings import PLACES
 from pytest_nsbox.sandbox.steps import (
     HOST,
     TEMPLATES,
     TMPFS_SIZE,
     Bind,
     Box,
+    Copy,
     Directory,
     Hide,
     Overlay,
@@ -50,9 +52,6 @@ from pytest_nsbox.sandbox.steps import (
 
 # What is mounted below these is not the host's filesystem, or is made anew in every sandbox.
 SPECIAL = ("/proc", "/sys", "/dev", "/tmp")
-
-# Empty in every sandbox, and to be written into.
-_PRIVATE = ("/tmp", "/dev/shm")
 
 # Asking a dead server hangs; what automount(8) watches must not be woken: looked at with care.
 REMOTE = {
@@ -149,9 +148,12 @@ class Planner:
         size = f"size={request.tmp_size}" if request.tmp_size else TMPFS_SIZE
         return Plan(tuple(build.steps), tuple(build.notes), f"mode=1777,{size}")
 
-    def reach(self, plan: Plan, sockets: Iterable[str]) -> Plan:
-        """The plan with these sockets of the host's behind their paths, after its other steps."""
+    def reach(self, plan: Plan, sockets: Iterable[str], belongings: Iterable[str]) -> Plan:
+        """The plan with these sockets and belongings of the host's, after its other steps."""
         build = _Build(self, plan)
+        for path in belongings:
+            with contextlib.suppress(OSError):  # likewise
+                build.belonging(path)
         for path in sockets:
             with contextlib.suppress(OSError):  # it went away while we were looking
                 build.socket(path)
@@ -330,16 +332,34 @@ class _Build:
                     if mounted.point.startswith(path + "/"):
                         self.submount(mounted)
 
+    def belonging(self, path: str) -> None:
+        """What lies in a private place, as it is there, copy-on-write.
+
+        What the user binds or hides stays as the user has it.
+        """
+        shown = [s.target for s in self.steps if isinstance(s, Overlay) and s.target != "/"]
+        if within(path, (*shown, *self.of_the_user())):
+            return
+        if any(within(step.target, (path,)) for step in self.steps):
+            return  # it would cover that
+        if stat.S_ISDIR(os.lstat(HOST + path).st_mode):
+            self.visible(path)
+        else:
+            self.steps.append(Copy(path))
+
+    def of_the_user(self) -> list[str]:
+        return [step.target for step in self.steps if isinstance(step, (Bind, Hide))]
+
     def socket(self, path: str) -> None:
         """A socket of the host's; with its directory, where a private /tmp hides that.
 
         What the user binds or hides stays as the user has it.
         """
         targets = [step.target for step in self.steps]
-        if within(path, (s.target for s in self.steps if isinstance(s, (Bind, Hide)))):
+        if within(path, self.of_the_user()):
             return
         shown = [step.target for step in self.steps if isinstance(step, Overlay)]
-        if within(path, _PRIVATE) and not within(path, [top for top in shown if top != "/"]):
+        if within(path, PLACES) and not within(path, [top for top in shown if top != "/"]):
             for parent in _parents(path):
                 # What would cover a mount that is there, or a directory on the way to one, is not
                 # shown as a whole.
@@ -386,7 +406,7 @@ def execute(plan: Plan, box: Box) -> tuple[list[int], list[str]]:
         try:
             step.execute(box)
         except SyscallError as error:
-            if not isinstance(step, (Overlay, ReadOnlyBind, Socket)) or step.target == "/":
+            if not isinstance(step, (Overlay, ReadOnlyBind, Socket, Copy)) or step.target == "/":
                 raise
             if isinstance(step, Overlay) and step.of_root:
                 refusal = refusal or error

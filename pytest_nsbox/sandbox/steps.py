@@ -19,6 +19,7 @@ from pytest_nsbox.kernel.syscalls import (
     move_mount,
     open_tree,
 )
+from pytest_nsbox.sandbox.carry import carry_path
 
 # Directories of the staging area (see supervisor.py); names no host has in its "/".
 HOST = "/.nsbox-host"
@@ -28,6 +29,8 @@ TEMPLATES = "/.nsbox-templates"
 # Of each tmpfs that a test may write to. The kernel's own default is half of the memory, and a
 # sandbox has three of them: a test that fills all of them must leave the machine something.
 TMPFS_SIZE = "size=25%"
+
+_MOST_COPIED = 64 << 20  # bytes of one file
 
 
 class Box(NamedTuple):
@@ -137,6 +140,28 @@ class Socket(NamedTuple):
             return
         make_mount_point(target, is_directory=False)
         attach(source, target, read_only=True, recursive=False)
+
+
+class Copy(NamedTuple):
+    """A file of the host's in a filesystem of the sandbox's own: no overlay is mounted on a file."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"copy {self.target}"
+
+    def execute(self, box: Box) -> None:
+        source, target = HOST + self.target, box.root + self.target
+        try:
+            status = os.lstat(source)
+        except OSError:  # whoever made it has taken it away
+            return
+        if status.st_size > _MOST_COPIED:  # a read-only one is better than to wait for a copy
+            make_mount_point(target, is_directory=False)
+            attach(source, target, read_only=True, recursive=False)
+            return
+        for failure in carry_path(source, target):
+            raise SyscallError(failure.error.errno or errno.EIO, "copy", failure.path)
 
 
 class Hide(NamedTuple):

@@ -74,7 +74,7 @@ class Supervisor:
         self.keep_capabilities: int = setup["keep_capabilities"]
         self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self.planner = stage(rootless=self.rootless)
-        self.plans: dict[str, rootfs.Plan] = {}  # by kind, its sockets left out
+        self.plans: dict[str, rootfs.Plan] = {}  # by kind, without what changes from test to test
         self.stock: dict[str, deque[Ready]] = {}
         self.in_use: dict[int, Ready] = {}
         self.ahead = 0
@@ -180,7 +180,8 @@ class Supervisor:
     def build(self, kind: str) -> Ready:
         """A new sandbox. Raises OSError, which names the system call that was refused."""
         wish = json.loads(kind)
-        sockets = wish.pop("sockets")
+        sockets = [path for path, _ in wish.pop("sockets")]
+        belongings = [path for path, _, _ in wish.pop("belongings")]
         without = json.dumps(wish)
         hostname = wish.pop("hostname")
         network = wish.pop("network")
@@ -188,7 +189,7 @@ class Supervisor:
         basis = self.plans.get(without)
         if basis is None:
             basis = self.plans[without] = self.planner.plan(request)
-        plan = self.planner.reach(basis, [path for path, _ in sockets]) if sockets else basis
+        plan = self.planner.reach(basis, sockets, belongings) if sockets or belongings else basis
         self.number += 1
         box = make_box(self.number, plan)
         own_network = network != "host"

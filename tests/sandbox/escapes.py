@@ -160,7 +160,8 @@ def made_outside(canary: Path, stranger: Path) -> Iterator[World]:
             stack.callback(os.close, fd)
             return fd
 
-        hidden = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+        # A name by which it counts as another session's.
+        hidden = stack.enter_context(tempfile.TemporaryDirectory(prefix="pytest-of-", dir="/tmp"))
         listening = stack.enter_context(socket.socket(socket.AF_UNIX))
         listening.bind(f"\0nsbox-{key}")
         listening.listen()
