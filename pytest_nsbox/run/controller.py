@@ -24,7 +24,7 @@ from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
-from pytest_nsbox.run.group import Group, group_of, scope_node
+from pytest_nsbox.run.group import Group, group_of, may_run_ahead, scope_node
 from pytest_nsbox.run.item import (
     ItemRun,
     Share,
@@ -81,6 +81,7 @@ class Controller:
         self.group: Group | None = None  # whose test process the fleet has waiting, if any
         self._death: tuple[object, str] = (None, "")  # of the last: its group's node, its item
         self._filters: list[Any] = []
+        self._runs_ahead = False  # a group's test process
         self.not_copied: list[str] = []
         self._has_forked = False
         self._seam = Seam(config, self.runtestprotocol)
@@ -93,6 +94,7 @@ class Controller:
     def begin(self) -> None:
         """Note what a group's test process is to have around each of its tests, as is here."""
         self._filters = list(warnings.filters)
+        self._runs_ahead = may_run_ahead(self.config)
 
     def settle(self, *, tell: bool) -> None:
         """Wait for what is in flight, or end it untold, and for what is still being copied out."""
@@ -127,7 +129,7 @@ class Controller:
                     self.fleet.drain()  # of the one that has caused it not all may be told
                 return True
         self.fleet.drain()
-        if self.group is not None and not (is_ours and item in self.group.indices):
+        if self.fleet.waiting is not None and not (is_ours and self.is_next(item)):
             self.end_group()  # this is not whom it waits for
         if item.session.shouldfail or item.session.shouldstop:
             return True  # by one that was in flight; the loop ends now
@@ -144,6 +146,12 @@ class Controller:
             self.runtestprotocol(item, nextitem=nextitem, driven=False)
         ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
+
+    def is_next(self, item: pytest.Item) -> bool:
+        """Whether the test process of the group goes on with the item."""
+        waiting = self.fleet.waiting
+        group = self.group
+        return group is not None and waiting is not None and group.follows(item, waiting.run.item)
 
     def may_be_concurrent(self, item: pytest.Item, options: SandboxOptions) -> bool:
         """Whether the item may run beside others."""
@@ -254,7 +262,9 @@ class Controller:
             item.warn(pytest.PytestWarning(f"nsbox: runs WITHOUT a sandbox: {refusal}"))
             item.user_properties.append(("nsbox", "ran WITHOUT a sandbox"))
             return self._seam.theirs(item, log=log, nextitem=nextitem)
-        group = None if driven else group_of(item, options, self.options_here, self._filters)
+        group = None
+        if not driven:
+            group = group_of(item, options, self.options_here, self._filters, self._runs_ahead)
         run = ItemRun(
             item, nextitem, options, self.share,
             log=log, driven=driven, group=group,
@@ -340,7 +350,8 @@ class Controller:
         sandbox = self.client.acquire(kind, ahead=ahead)
         timing.mark(self.config, "acquire")
         try:
-            own_output = self.fleet.jobs > 1
+            # Two processes that write into one file, and empty it, are not to do so at once.
+            own_output = self.fleet.jobs > 1 or bool(run.group and run.group.runs_ahead)
             return launch(run, sandbox, own_output=own_output, in_child=self.fleet.close_fds)
         except BaseException:
             with contextlib.suppress(SandboxError):

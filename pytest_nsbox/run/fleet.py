@@ -66,6 +66,7 @@ class Fleet:
         assert flight is not None
         self.flights.append(flight)  # first, for ^C may come
         order(flight)
+        self._tell()  # which it may have begun with
         self.drain()
 
     def make_room(self, is_in_the_way: Callable[[Flight], bool]) -> None:

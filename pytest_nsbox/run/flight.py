@@ -1,6 +1,7 @@
 """A test process in flight: launched for an item, listened to, landed; and what became of the item.
 
-One that runs a group of items waits between two of them, and is then handed the next one's run.
+One that runs a group of items is handed the next one's run when all of the one before is told.  By then
+it may be ahead with that, or have died in it.
 
 An item's run is told of in its turn.  Until then what the test process sends is kept, but for the
 questions that it waits to have answered.
@@ -46,6 +47,7 @@ class Flight:
         self.backlog: deque[wire.Message] = deque()
         self.failure: BaseException | None = None  # the first ends the conversation
         self.has_landed = False
+        self.is_parting = False  # asked to end, and what it sends until it does is of no item
 
     @property
     def deadline(self) -> float | None:
@@ -55,13 +57,15 @@ class Flight:
 
     @property
     def waits(self) -> bool:
-        """Whether it has run its item, and waits for another."""
-        return self.run.waits and not self.has_landed
+        """Whether it has run its item, and waits for another, or is ahead with that."""
+        return self.run.waits and (self.run.is_ahead or not self.has_landed)
 
     def hand_over(self, run: ItemRun) -> None:
         """Have it run the next item of its group."""
         assert run.group is not None
-        self.run = run
+        is_ahead, self.run = self.run.is_ahead, run
+        if is_ahead:
+            return
         self.order(
             run=run.group.indices[run.item],
             next=run.group.index(run.nextitem),
@@ -71,8 +75,12 @@ class Flight:
 
     def part(self) -> None:
         """Have it tear down what it has kept for an item that does not come, and end."""
-        self.run.has_ended = self.run.waits = False
-        self.order(run=None)
+        self.run.waits = False
+        self.backlog.clear()
+        if not self.has_landed:
+            self.run.has_ended = False
+            self.is_parting = True
+            self.order(run=None)
 
     def order(self, **what: object) -> None:
         screen.flush(self.run.config)
@@ -85,8 +93,12 @@ class Flight:
             for message in self.reader.read():
                 if message["type"] in ("changes", "terminal"):
                     self.run.receive(message, self.running, self.sandbox)
-                else:
+                elif message["type"] == "parting":
+                    self.is_parting = False
+                elif not self.is_parting:
                     self.backlog.append(message)
+                if message.get("ahead"):
+                    self.running.started = time.monotonic()
         except wire.Garbled as error:
             self.fail(error)
 
@@ -107,7 +119,8 @@ class Flight:
 
     def _tell(self) -> None:
         try:
-            while self.backlog:  # also after a failure: what came before it counts
+            # Also after a failure: what came before it counts. What comes after waits is the next's.
+            while self.backlog and not self.run.waits:
                 self.run.receive(self.backlog.popleft(), self.running, self.sandbox)
         except _RERAISE:
             raise
@@ -221,7 +234,7 @@ def launch(
             child.run(
                 run.item, run.nextitem, run.options, home, stacks,
                 is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
-                filters=run.group.filters if run.goes_on and run.group else None,
+                group=run.group if run.goes_on else None,
                 in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,
             )  # fmt: skip
 

@@ -20,6 +20,7 @@ class Group:
     node: pytest.Collector
     indices: dict[pytest.Item, int]  # of its items, in session.items
     filters: list[Any]  # of warnings, as they are around each test
+    runs_ahead: bool  # its test process need not wait to be told which item is next
 
     def index(self, item: pytest.Item | None) -> int | None:
         """Where in session.items the item is, or one of another group."""
@@ -28,10 +29,30 @@ class Group:
         items = item.session.items
         return items.index(item) if item in items else None
 
+    def follows(self, item: pytest.Item, previous: pytest.Item) -> bool:
+        """Whether the item is of this group, and its next."""
+        return self.indices.get(item) == self.indices[previous] + 1
+
     @property
     def others(self) -> list[pytest.Item]:
         """All but the first."""
         return list(self.indices)[1:]
+
+
+def may_run_ahead(config: pytest.Config) -> bool:
+    """Whether the item after one is known before that is told of: the next of session.items.
+
+    Not where another plugin goes through the items, as pytest-xdist's worker does, nor where a
+    conftest hears of reports, and may stop the run at a test that has passed.
+    """
+    loops = config.hook.pytest_runtestloop.get_hookimpls()
+    hearers = [
+        *config.hook.pytest_runtest_logreport.get_hookimpls(),
+        *config.hook.pytest_runtest_logfinish.get_hookimpls(),
+    ]
+    return all(
+        i.wrapper or i.hookwrapper or i.function.__module__.startswith("_pytest.") for i in loops
+    ) and not any(i.function.__code__.co_filename.endswith("conftest.py") for i in hearers)
 
 
 def scope_node(item: pytest.Item, scope: str) -> Any:
@@ -53,6 +74,7 @@ def group_of(
     options: SandboxOptions,
     options_of: Callable[[pytest.Item], object],
     filters: list[Any],
+    runs_ahead: bool,
 ) -> Group | None:
     """The group that begins with the item; None where each item has a sandbox of its own.
 
@@ -76,4 +98,4 @@ def group_of(
     except ValueError:  # one that a plugin has made up
         return None
     members = takewhile(belongs, items[start:])
-    return Group(node, {member: start + n for n, member in enumerate(members)}, filters)
+    return Group(node, {member: start + n for n, member in enumerate(members)}, filters, runs_ahead)

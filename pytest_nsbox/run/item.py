@@ -97,6 +97,7 @@ class ItemRun:
         self.teardown: pytest.TestReport | None = None  # the test process's, held back
         self.has_ended = False
         self.waits = False  # its test process, for another item of the group
+        self.is_ahead = False  # or has begun with it
         self.has_died = False
         self.is_over = False  # all of it is told
         # Where a hook may end the test before the broad fixtures are set up, a first test process
@@ -263,6 +264,7 @@ class ItemRun:
         elif kind == "end":
             self.has_ended = True
             self.waits = message["goes_on"] and self.goes_on
+            self.is_ahead = message["ahead"]
             screen.adopt(self.config, message["screen"])
             self.add_to_told(message["added"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]

@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import json
 import os
+import select
 import signal
 import sys
 import traceback
@@ -25,6 +26,7 @@ from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, forked, junit, leftovers, screen, timing, wire
+from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.reports import (
     count_subtests,
@@ -43,6 +45,7 @@ STACKS_SIGNAL = signal.SIGRTMAX - 1
 
 # Taken now: a test may replace them, and its process must still know itself, and end.
 _exit, _getpid, _read, _loads = os._exit, os.getpid, os.read, json.loads
+_poll = select.poll
 
 
 class Home(NamedTuple):
@@ -105,17 +108,18 @@ class TestProcess:
         is_shared: bool,
         rehearses: bool,
         in_step: bool,
-        filters: list[Any] | None,
+        group: Group | None,
     ) -> None:
         """``is_shared``: whether the controller has done more of the setup than to find it done.
 
-        ``filters``: of warnings, as they are between the items of a group; None: of one item.
+        ``group``: of whose items this is the first; None: it is the only one.
         """
         self.config = item.config
         self.session = item.session
         self.kept: list[object] = []  # of the controller: to let go of it would write to its pages
-        self.filters = filters
-        self.goes_on = filters is not None
+        self.group = group
+        self.goes_on = group is not None
+        self.is_ahead = False  # of the controller, with the item that comes next
         self.options = options
         self.home = home
         self.rehearses = rehearses
@@ -130,6 +134,7 @@ class TestProcess:
         self.item = item
         self.is_first = False
         self.inherited = Inherited(item, is_shared=is_shared)
+        self.has_failed = False
         self.xml = junit.Recorded(item)
         self.told: list[tuple[pytest.TestReport, set[str]]] = []  # reports and what they held
 
@@ -149,7 +154,7 @@ class TestProcess:
         if self.goes_on:
             self.keep_wrappers()
         while self.goes_on and not self.is_copy():
-            self.obey(self.answer())
+            self.obey(self.next_order())
 
     def run_item(self, nextitem: pytest.Item | None) -> None:
         """Run the item, and say how that ended."""
@@ -167,9 +172,29 @@ class TestProcess:
 
         self.do(act)
 
+    def next_order(self) -> Mapping[str, Any]:
+        """What to do now: as the controller says, or what it will say, unless it says to end."""
+        if not self.is_ahead or self.is_told_something():
+            return self.answer()  # type: ignore[no-any-return]
+        assert self.group is not None
+        run = self.group.indices[self.item] + 1
+        following = self.session.items[run + 1 : run + 2]
+        return {
+            "run": run,
+            "next": run + 1 if following else None,
+            "goes_on": bool(following) and following[0] in self.group.indices,
+            "screen": None,
+        }
+
+    def is_told_something(self) -> bool:
+        poll = _poll()
+        poll.register(self.home.answers, select.POLLIN)
+        return bool(poll.poll(0))
+
     def obey(self, order: Mapping[str, Any]) -> None:
         """Run the item that is named, within what there is around each; or none, and end."""
         if order["run"] is None:
+            self.send("parting")
             self.goes_on = self.state.goes_on = False
             self.do(self.tear_down)
             return
@@ -179,7 +204,8 @@ class TestProcess:
         self.goes_on = order["goes_on"]
         self.take(item, is_shared=False)
         screen.adopt(self.config, order["screen"])
-        warnings.filters[:] = self.filters or ()  # type: ignore[index]
+        assert self.group is not None
+        warnings.filters[:] = self.group.filters  # type: ignore[index]
         if self.has_strangers:  # the controller has them put out what they do
             self.mute = screen.Mute(self.config)
         item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
@@ -238,11 +264,15 @@ class TestProcess:
             self.carry(collected)
             spent = timing.of(self.config)
             screen.flush(self.config)  # once it is told that we end, nobody waits for us
+            # A failure may be the last of the run (-x, --stepwise, a plugin): there we wait.
+            may_be = self.goes_on and not (self.in_step or self.has_failed)
+            self.is_ahead = may_be and self.group is not None and self.group.runs_ahead
             self.send(
                 "end",
                 screen=screen.state(self.config),
                 added=self.added(),
                 goes_on=self.goes_on,
+                ahead=self.is_ahead,
                 shouldfail=session.shouldfail,
                 shouldstop=session.shouldstop,
                 timing=None if spent is None else spent.spent(),
@@ -300,6 +330,7 @@ class TestProcess:
             return
         self.unmute()
         config = self.config
+        self.has_failed |= report.failed
         count_subtests(report, config)
         if report.failed and not hasattr(report, "context"):
             found = self.leftovers()
@@ -406,7 +437,7 @@ def run(
     rehearses: bool,
     rehearsed: bool,
     in_step: bool,
-    filters: list[Any] | None,
+    group: Group | None,
     enter: Callable[[str], None],
     cwd: str,
 ) -> NoReturn:
@@ -431,7 +462,7 @@ def run(
             is_shared=is_shared,
             rehearses=rehearses,
             in_step=in_step,
-            filters=filters,
+            group=group,
         )
         if rehearsed:
             current.mute = screen.Mute(item.config)

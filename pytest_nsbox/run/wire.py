@@ -40,6 +40,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "changes": {},
     "terminal": {},
     "carried": {"data": dict},
+    "parting": {},
     "go on": {"output": list, "screen": (dict, type(None))},
     "end": {
         "screen": (dict, type(None)),
@@ -48,6 +49,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "added": list,
         "timing": (dict, type(None)),
         "goes_on": bool,
+        "ahead": bool,
     },
     "exit": {"reason": str, "returncode": (int, type(None)), "added": list},
     "interrupt": {"text": list, "frames": list},
