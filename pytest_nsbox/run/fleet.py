@@ -180,7 +180,7 @@ class Fleet:
 
     def _interrupt(self) -> None:
         """After ^C: let the tests tear down, for as long as the user lets them."""
-        self._end_gently(lambda flight: flight.running.interrupt())
+        self._end_gently(Flight.interrupt)
 
     def part(self) -> None:
         """Let the waiting one tear down; nobody is told how that went."""

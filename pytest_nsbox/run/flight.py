@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import pytest
@@ -37,16 +37,23 @@ class Flight:
     """A test process, its sandbox, and what it has sent and nobody has been told of."""
 
     def __init__(
-        self, run: ItemRun, sandbox: Sandbox, running: Running, output: Output | None
+        self,
+        run: ItemRun,
+        sandbox: Sandbox,
+        running: Running,
+        output: Output | None,
+        held: wire.Held | None,
     ) -> None:
         self.run = run
         self.sandbox = sandbox
         self.running = running
         self.output = output
+        self.held = held
         self.reader = wire.Reader(running.reports)
         self.backlog: deque[wire.Message] = deque()
         self.failure: BaseException | None = None  # the first ends the conversation
         self.has_landed = False
+        self.is_ending = False  # on our demand, for which nothing needs to be told before
         self.is_parting = False  # asked to end, and what it sends until it does is of no item
 
     @property
@@ -76,11 +83,24 @@ class Flight:
     def part(self) -> None:
         """Have it tear down what it has kept for an item that does not come, and end."""
         self.run.waits = False
+        self._let_go_on()
         self.backlog.clear()
         if not self.has_landed:
             self.run.has_ended = False
             self.is_parting = True
-            self.order(run=None)
+            assert self.run.group is not None
+            self.order(run=None, of=self.run.group.indices[self.run.item])
+
+    def interrupt(self) -> None:
+        """Hand a ^C on."""
+        self._let_go_on()
+        self.running.interrupt()
+
+    def _let_go_on(self) -> None:
+        """Answer what waits for all to be told before."""
+        self.is_ending = True
+        if any(message["type"] == "catch up" for message in self.backlog):
+            self.running.answer(None)
 
     def order(self, **what: object) -> None:
         screen.flush(self.run.config)
@@ -89,12 +109,17 @@ class Flight:
 
     def listen(self) -> None:
         """Take in what is in the pipe; a question is answered at once."""
+        self._take(self.reader.read())
+
+    def _take(self, messages: Iterable[wire.Message]) -> None:
         try:
-            for message in self.reader.read():
+            for message in messages:
                 if message["type"] in ("changes", "terminal"):
                     self.run.receive(message, self.running, self.sandbox)
                 elif message["type"] == "parting":
                     self.is_parting = False
+                elif message["type"] == "catch up" and self.is_ending:
+                    self.running.answer(None)
                 elif not self.is_parting:
                     self.backlog.append(message)
                 if message.get("ahead"):
@@ -143,6 +168,10 @@ class Flight:
         """Make sure that the test process is gone, and remember how it ended."""
         if not self.has_landed:
             self.has_landed = True
+            self.running.kill()
+            if self.held is not None and self.failure is None:
+                self.listen()
+                self._take(self.reader.take(self.held.rest(self.reader.received)))
             self.running.end()
 
     def has_told_all(self) -> bool:
@@ -187,6 +216,8 @@ class Flight:
         """Let go of the files, when all is told that is to be."""
         if self.output is not None:
             self.output.close()
+        if self.held is not None:
+            self.held.close()
 
     def close_fds(self) -> None:
         """In a forked child: let go of what belongs to this flight."""
@@ -230,7 +261,7 @@ def launch(
             in_child()
             if output is not None:
                 output.use()
-            home = child.Home(wire.Writer(send_reports), read_answers, last_words)
+            home = child.Home(wire.Writer(send_reports, held), read_answers, last_words)
             child.run(
                 run.item, run.nextitem, run.options, home, stacks,
                 is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
@@ -253,6 +284,10 @@ def launch(
                 if own_output:
                     output = Output(config)
                     ours.callback(output.close)
+                held = None
+                if run.group is not None and run.group.runs_ahead and not in_step:
+                    held = wire.Held()
+                    ours.callback(held.close)
                 last_words = wire.LastWords()
                 pid = sandbox.fork(be_test_process)
         except OSError as error:
@@ -261,4 +296,4 @@ def launch(
         fixtures.hand_over_late_exceptions(config)
         running = Running(pid, reports, answers, stacks, last_words, started)
         ours.pop_all()
-    return Flight(run, sandbox, running, output)
+    return Flight(run, sandbox, running, output, held)

@@ -250,6 +250,8 @@ class ItemRun:
             with contextlib.suppress(SandboxError):  # without a supervisor there is nobody to ask
                 found = self.changes(sandbox)
             running.answer(found)
+        elif kind == "catch up":
+            running.answer_later(None)
         elif kind == "terminal":
             running.has_terminal = True
         elif kind == "carried":

@@ -19,6 +19,7 @@ class Output:
 
     def __init__(self, config: pytest.Config) -> None:
         self.captures = _captures(config)
+        self.replaced: list[object] = []
         # Like pytest's own: without a name, on the host, for they may grow large.
         self.files: list[IO[bytes]] = [
             tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
@@ -28,6 +29,7 @@ class Output:
     def use(self) -> None:
         """In the test process: capture into them. Capturing is suspended between two items."""
         for capture, file in zip(self.captures, self.files, strict=True):
+            self.replaced.append(capture.tmpfile)  # to let go of it unclosed is a ResourceWarning
             capture.tmpfile = capture.syscapture.tmpfile = EncodedFile(
                 file, encoding="utf-8", errors="replace", newline="", write_through=True
             )

@@ -45,6 +45,7 @@ class Running:
         self.has_terminal = False
         self._due: list[object] = []
         # How it ended, and what it had used; known when it has.
+        self.is_gone = False
         self.status = 0
         self.usage: resource.struct_rusage | None = None
         self.stacks = ""
@@ -102,11 +103,17 @@ class Running:
                 lines.append(line)
         return "\n".join(lines).strip()
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Make sure that it is gone, whatever happened to us: its wait status and what it used."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         _, self.status, self.usage = os.wait4(self.pid, 0)
+        self.is_gone = True
+
+    def end(self) -> None:
+        """Make sure that it is gone, and let go of what belongs to it."""
+        if not self.is_gone:
+            self.kill()
         if self.has_terminal:
             foreground(os.getpgrp())
         if self.stacks_fd in self._fds:

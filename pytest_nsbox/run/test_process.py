@@ -195,6 +195,7 @@ class TestProcess:
         """Run the item that is named, within what there is around each; or none, and end."""
         if order["run"] is None:
             self.send("parting")
+            self.item = self.session.items[order["of"]]  # we may have been ahead of it
             self.goes_on = self.state.goes_on = False
             self.do(self.tear_down)
             return
@@ -243,11 +244,13 @@ class TestProcess:
         try:
             act()
         except Exit as error:
+            self.be_caught_up()
             self.finish()
             self.send(
                 "exit", added=self.added(), reason=str(error.msg), returncode=error.returncode
             )
         except KeyboardInterrupt as error:
+            self.be_caught_up()
             self.finish()
             self.send("interrupt", text=[str(arg) for arg in error.args], frames=frames_of(error))
         except wire.Lost:
@@ -299,7 +302,7 @@ class TestProcess:
         """Send home what plugins have collected."""
         data = {name: value for answer in collected for name, value in answer.items()}
         if data:
-            self.send("carried", data=data)
+            self.send("carried", later=True, data=data)
 
     def become_the_reporter(self, *, counting: bool) -> None:
         """From here on a report is heard by us, and by the session if it is to count for --maxfail.
@@ -317,6 +320,12 @@ class TestProcess:
                 if (counting and implementation.plugin is self.session)
                 or type(implementation.plugin) is Relay
             ]
+
+    def be_caught_up(self) -> None:
+        """Wait until all is told of what was before, if we are ahead: what we put out comes after."""
+        if self.group is not None and self.group.runs_ahead and not self.is_copy():
+            with contextlib.suppress(RuntimeError, wire.Lost):
+                self.ask("catch up")
 
     def finish(self) -> None:
         """Tear down what an Exit or an interrupt has left set up."""
@@ -352,6 +361,7 @@ class TestProcess:
             xml=self.xml.news(),
             screen=screen.state(config),
             waits=self.in_step,
+            later=not (self.in_step or hasattr(report, "context")),
         )
         self.told.append((report, set(vars(report))))
         if self.in_step:  # until the controller has told of it nothing else is put out
@@ -371,8 +381,11 @@ class TestProcess:
 
     # ------------------------------------------------------------------ talking
 
-    def send(self, type: str, **values: object) -> None:
-        """Send a message home; what JSON cannot say goes as its repr, and a warning names it."""
+    def send(self, type: str, *, later: bool = False, **values: object) -> None:
+        """Send a message home; what JSON cannot say goes as its repr, and a warning names it.
+
+        ``later``: it may wait for the next one, see wire.Held.
+        """
         if self.is_copy() and type != "ask":
             return
         timing.mark(self.config, "item protocol")
@@ -384,7 +397,7 @@ class TestProcess:
             return text
 
         frame = wire.encode({"type": type, **values}, as_repr)
-        self.home.reports.write(frame)
+        self.home.reports.write(frame, later=later)
         timing.mark(self.config, "send")
         for text in foreign:
             told = pytest.PytestWarning(
@@ -412,7 +425,7 @@ class TestProcess:
     def warn(self, warning: warnings.WarningMessage) -> None:
         """Where ``catch_warnings`` of the controller recorded: streams, so that a crash loses none."""
         if self.mute is None:
-            self.send("warning", **warning_to_send(warning))
+            self.send("warning", later=True, **warning_to_send(warning))
 
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""

@@ -41,6 +41,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "terminal": {},
     "carried": {"data": dict},
     "parting": {},
+    "catch up": {},
     "go on": {"output": list, "screen": (dict, type(None))},
     "end": {
         "screen": (dict, type(None)),
@@ -173,15 +174,22 @@ def write(fd: int, frame: bytes) -> None:
 class Writer:
     """Puts frames into a pipe, as long as its fd is that pipe: a test may close it, or dup2 over it."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, held: Held | None = None) -> None:
         self.fd = fd
+        self.held = held
         self._pipe = self._found()
 
-    def write(self, frame: bytes) -> None:
-        """Raises Lost."""
+    def write(self, frame: bytes, *, later: bool = False) -> None:
+        """Send it, ``later`` with the next one if there is where to hold it. Raises Lost."""
         if self._found() != self._pipe:
             raise Lost
+        if self.held is not None:
+            if later and self.held.add(frame):
+                return
+            frame = self.held.frames() + frame
         write(self.fd, frame)
+        if self.held is not None:
+            self.held.sent(len(frame))
 
     def _found(self) -> tuple[int, int] | None:
         try:
@@ -189,6 +197,53 @@ class Writer:
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+
+_HELD = struct.Struct("=I4xQ")
+
+
+class Held:
+    """Frames that wait to be sent together, in memory of both processes: a death loses none of them.
+
+    A process that writes each frame of a passing test wakes its reader four times for it.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1 << 16)
+        self._size = 0  # bytes held
+        self._sent = 0  # bytes of the stream before them
+
+    def add(self, frame: bytes) -> bool:
+        """Hold it; False if there is no room."""
+        start = _HELD.size + self._size
+        if start + len(frame) > len(self._memory):
+            return False
+        self._memory[start : start + len(frame)] = frame
+        self._size += len(frame)
+        self._note()
+        return True
+
+    def frames(self) -> bytes:
+        return self._memory[_HELD.size : _HELD.size + self._size]
+
+    def sent(self, size: int) -> None:
+        """So many bytes are in the pipe, with what was held before them."""
+        self._size = 0
+        self._note()  # in two steps, for we may be killed between any two
+        self._sent += size
+        self._note()
+
+    def _note(self) -> None:
+        _HELD.pack_into(self._memory, 0, self._size, self._sent)
+
+    def rest(self, received: int) -> bytes:
+        """In the other process, after the death: what has not come out of the pipe."""
+        size, sent = _HELD.unpack_from(self._memory)
+        start = min(max(received - sent, 0), size)
+        return self._memory[_HELD.size + start : _HELD.size + size]
+
+    def close(self) -> None:
+        self._memory.close()
 
 
 class LastWords:
@@ -214,6 +269,7 @@ class Reader:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.at_end = False
+        self.received = 0  # bytes
         self._buffer = bytearray()
 
     def read(self) -> Iterator[Message]:
@@ -228,8 +284,13 @@ class Reader:
             if not chunk:
                 self.at_end = True
                 break
-            self._buffer += chunk
-            yield from self._frames()
+            yield from self.take(chunk)
+
+    def take(self, chunk: bytes) -> Iterator[Message]:
+        """The messages that this completes. Raises Garbled."""
+        self.received += len(chunk)
+        self._buffer += chunk
+        yield from self._frames()
 
     def _frames(self) -> Iterator[Message]:
         while len(self._buffer) >= _HEADER.size:

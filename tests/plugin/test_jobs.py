@@ -270,3 +270,9 @@ def test_a_bad_number_of_jobs_is_refused(
     result = run_pytest(f"--nsbox-jobs={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{value!r}*a number from 1, or auto*"])
+
+
+def test_no_warning_is_of_our_own_making(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile("def test_a(): print('x')\ndef test_b(): print('y')")
+    result = run_pytest("--nsbox=all", "--nsbox-jobs=2", "-W", "error")
+    result.assert_outcomes(passed=2)

@@ -306,6 +306,70 @@ def test_a_death_between_two_tests_is_told(pytester: pytest.Pytester, run_pytest
     result.assert_outcomes(passed=2, failed=1)
 
 
+QUICK = """
+    import os, signal
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def module():
+        print("module up")
+        yield
+        print("module down")
+
+    @pytest.mark.parametrize("number", range(60))
+    def test_it(module, number, capfd):
+        print("of", number)
+        {act}
+"""
+
+
+def test_a_death_far_ahead_of_what_is_told_is_that_test_s(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    act = 'if number == 40: os.write(1, b"last words"), os.kill(os.getpid(), signal.SIGKILL)'
+    pytester.makepyfile(QUICK.format(act=act))
+    result = run_pytest("--nsbox=all", "-o", "nsbox_scope=module", "-v")
+    result.assert_outcomes(passed=59, failed=1)
+    told = [line.split()[0].rpartition("::")[2] for line in result.outlines if "%]" in line]
+    assert told == [f"test_it[{number}]" for number in range(60)]
+    result.stdout.fnmatch_lines(["*::test_it[[]40] FAILED*", "*killed by SIGKILL*"])
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "assert number % 7 != 3",
+        "if number == 40: pytest.exit('enough')",
+        "if number == 40: raise KeyboardInterrupt",
+        "if number % 3: pytest.skip('for a reason')",
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("-x",), ("--maxfail=3",), ("--sw",)], ids=str)
+def test_what_runs_ahead_is_told_as_bare(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, act: str, options: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(QUICK.format(act=act))
+    same_as_bare("-o", "nsbox_scope=module", "-v", "-rA", *options)
+
+
+def test_a_plugin_may_end_the_run_at_a_test_that_has_passed(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makepyfile(
+        QUICK.format(act="pass"),
+        stops="""
+        def pytest_runtest_logreport(report):
+            if report.when == "call" and "[20]" in report.nodeid:
+                session.shouldstop = "enough"
+
+        def pytest_sessionstart(session):
+            globals()["session"] = session
+        """,
+    )
+    result = same_as_bare("-o", "nsbox_scope=module", "-v", "-p", "stops")
+    result.assert_outcomes(passed=21)
+
+
 def test_time_is_counted_for_each_test(pytester: pytest.Pytester, run_pytest: Run) -> None:
     pytester.makepyfile(
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import threading
@@ -288,3 +289,72 @@ def test_last_words_are_heard(text: str) -> None:
     words.say(text)
     heard = words.hear()
     assert heard == text.encode("utf-8", "backslashreplace").decode()[: (1 << 16) - 1]
+
+
+def messages(reader: wire.Reader) -> list[object]:
+    return [message["n"] for message in reader.read()]
+
+
+def held_pipe() -> tuple[wire.Reader, wire.Writer, wire.Held]:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    held = wire.Held()
+    return wire.Reader(reading), wire.Writer(writing, held), held
+
+
+def numbered(n: int) -> bytes:
+    return wire.encode({"type": "x", "n": n})
+
+
+def test_held_frames_come_before_the_next_that_is_not() -> None:
+    reader, writer, held = held_pipe()
+    writer.write(numbered(1), later=True)
+    writer.write(numbered(2), later=True)
+    assert messages(reader) == []
+    writer.write(numbered(3))
+    assert messages(reader) == [1, 2, 3]
+    assert held.rest(reader.received) == b""
+    os.close(reader.fd)
+    os.close(writer.fd)
+
+
+def test_held_frames_outlive_their_process() -> None:
+    reader, writer, held = held_pipe()
+    pid = os.fork()
+    if pid == 0:
+        writer.write(numbered(1))
+        writer.write(numbered(2), later=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert messages(reader) == [1]
+    assert [m["n"] for m in reader.take(held.rest(reader.received))] == [2]
+    os.close(reader.fd)
+    os.close(writer.fd)
+
+
+@pytest.mark.parametrize("come", [0, 5, 1000])
+def test_of_held_frames_that_were_being_sent_nothing_comes_twice(come: int) -> None:
+    reader, writer, held = held_pipe()
+    writer.write(numbered(1), later=True)
+    sent = held.frames()
+    os.write(writer.fd, sent[:come])  # and then it died
+    come_out = messages(reader)
+    rest = [m["n"] for m in reader.take(held.rest(reader.received))]
+    assert come_out + rest == [1]
+    os.close(reader.fd)
+    os.close(writer.fd)
+
+
+def test_a_frame_for_which_there_is_no_room_is_sent_at_once() -> None:
+    reader, writer, _ = held_pipe()
+    writer.write(numbered(1), later=True)
+    long = wire.encode({"type": "x", "n": 2, "text": "x" * (1 << 16)})
+    sender = threading.Thread(target=writer.write, args=(long,), kwargs={"later": True})
+    sender.start()
+    found: list[object] = []
+    while len(found) < 2:
+        found += messages(reader)
+    sender.join()
+    assert found == [1, 2]
+    os.close(reader.fd)
+    os.close(writer.fd)
