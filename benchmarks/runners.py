@@ -31,14 +31,15 @@ FLOOR = "fork floor"
 NSBOX_ROOT = "nsbox root"
 NSBOX_ROOTLESS = "nsbox rootless"
 NSBOX_JOBS = "nsbox --nsbox-jobs=2"
+NSBOX_SCOPE = "nsbox scope=module"
 XDIST = "xdist -n2"
 XDIST_NSBOX = "xdist -n2 and nsbox"
 OLDER = {"pytest-forked": "--forked", "pytest-isolate": "--isolate"}  # and what switches them on
 BWRAP = "bwrap and a new pytest per test"
 UNSHARE = "unshare and a new pytest per test"
 ROWS = (
-    BARE, FLOOR, NSBOX_ROOT, NSBOX_ROOTLESS, NSBOX_JOBS, XDIST, XDIST_NSBOX, BARE_OLDER, *OLDER,
-    BWRAP, UNSHARE,
+    BARE, FLOOR, NSBOX_ROOT, NSBOX_ROOTLESS, NSBOX_JOBS, NSBOX_SCOPE, XDIST, XDIST_NSBOX,
+    BARE_OLDER, *OLDER, BWRAP, UNSHARE,
 )  # fmt: skip
 
 NO_PLUGIN = ("-p", "no:nsbox")
@@ -85,6 +86,7 @@ class Rows:
             reason="" if not drop or shutil.which(drop[0]) else "no setpriv (util-linux)",
         )  # fmt: skip
         self._row(NSBOX_JOBS, (*SANDBOXED, "--nsbox-jobs=2"))
+        self._row(NSBOX_SCOPE, (*SANDBOXED, "-o", "nsbox_scope=module"))
         no_xdist = "" if find_spec("xdist") else "pytest-xdist is not installed"
         xdist = ("-p", "xdist", "-n2")
         self._row(XDIST, (*NO_PLUGIN, *xdist), reason=no_xdist)
