@@ -25,6 +25,7 @@ from _pytest.warnings import catch_warnings_for_item
 
 from pytest_nsbox.run import fixtures, screen, timing, verdict, wire
 from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.output import Output
 from pytest_nsbox.run.running import Running
@@ -261,7 +262,7 @@ def launch(
             in_child()
             if output is not None:
                 output.use()
-            home = child.Home(wire.Writer(send_reports, held), read_answers, last_words)
+            home = Home(wire.Writer(send_reports, held), read_answers, last_words)
             child.run(
                 run.item, run.nextitem, run.options, home, stacks,
                 is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,

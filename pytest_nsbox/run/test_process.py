@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import json
 import os
-import select
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytest
 from _pytest.logging import caplog_records_key
@@ -27,6 +25,7 @@ from _pytest.runner import runtestprotocol
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, forked, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.group import Group
+from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.reports import (
     count_subtests,
@@ -44,16 +43,7 @@ from pytest_nsbox.sandbox.terminal import foreground
 STACKS_SIGNAL = signal.SIGRTMAX - 1
 
 # Taken now: a test may replace them, and its process must still know itself, and end.
-_exit, _getpid, _read, _loads = os._exit, os.getpid, os.read, json.loads
-_poll = select.poll
-
-
-class Home(NamedTuple):
-    """The ways to the controller and from it."""
-
-    reports: wire.Writer
-    answers: int
-    last_words: wire.LastWords
+_exit, _getpid = os._exit, os.getpid
 
 
 class Relay:
@@ -174,8 +164,8 @@ class TestProcess:
 
     def next_order(self) -> Mapping[str, Any]:
         """What to do now: as the controller says, or what it will say, unless it says to end."""
-        if not self.is_ahead or self.is_told_something():
-            return self.answer()  # type: ignore[no-any-return]
+        if not self.is_ahead or self.home.is_told_something():
+            return self.home.answer()  # type: ignore[no-any-return]
         assert self.group is not None
         run = self.group.indices[self.item] + 1
         following = self.session.items[run + 1 : run + 2]
@@ -185,11 +175,6 @@ class TestProcess:
             "goes_on": bool(following) and following[0] in self.group.indices,
             "screen": None,
         }
-
-    def is_told_something(self) -> bool:
-        poll = _poll()
-        poll.register(self.home.answers, select.POLLIN)
-        return bool(poll.poll(0))
 
     def obey(self, order: Mapping[str, Any]) -> None:
         """Run the item that is named, within what there is around each; or none, and end."""
@@ -365,7 +350,7 @@ class TestProcess:
         )
         self.told.append((report, set(vars(report))))
         if self.in_step:  # until the controller has told of it nothing else is put out
-            screen.adopt(config, self.answer())
+            screen.adopt(config, self.home.answer())
 
     def added(self) -> list[dict[str, Any]]:
         """What plugins have written on each report after it was told (pdb: that it was shown)."""
@@ -389,15 +374,7 @@ class TestProcess:
         if self.is_copy() and type != "ask":
             return
         timing.mark(self.config, "item protocol")
-        foreign: list[str] = []
-
-        def as_repr(value: object) -> str:
-            text = safe_repr(value)
-            foreign.append(text)
-            return text
-
-        frame = wire.encode({"type": type, **values}, as_repr)
-        self.home.reports.write(frame, later=later)
+        foreign = self.home.tell({"type": type, **values}, later=later)
         timing.mark(self.config, "send")
         for text in foreign:
             told = pytest.PytestWarning(
@@ -410,17 +387,7 @@ class TestProcess:
     def ask(self, type: str) -> Any:
         """Send a question home, and wait for the answer."""
         self.send(type)
-        return self.answer()
-
-    def answer(self) -> Any:
-        """What the controller answers. Raises RuntimeError when it has gone."""
-        answer = bytearray()
-        while not answer.endswith(b"\n"):
-            chunk = _read(self.home.answers, 1 << 16)
-            if not chunk:
-                raise RuntimeError("the controller has gone")
-            answer += chunk
-        return _loads(answer)
+        return self.home.answer()
 
     def warn(self, warning: warnings.WarningMessage) -> None:
         """Where ``catch_warnings`` of the controller recorded: streams, so that a crash loses none."""
@@ -484,26 +451,9 @@ def run(
         status = 0
     except BaseException:
         if current is None or not current.is_copy():
-            report_trouble(home, traceback.format_exc())
+            home.tell_trouble(traceback.format_exc())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):
                 stream.flush()
         _exit(status)
-
-
-def report_trouble(home: Home, text: str) -> None:
-    """Tell the controller that this process could not do its work."""
-    with contextlib.suppress(BaseException):
-        try:
-            home.reports.write(wire.encode({"type": "trouble", "text": text}))
-        except wire.Lost as lost:
-            home.last_words.say(f"{lost}\n\n{text}")
-
-
-def safe_repr(value: object) -> str:
-    """``repr``, whatever the object's class thinks of that."""
-    try:
-        return repr(value)
-    except BaseException as error:
-        return f"<{type(value).__name__} object, whose repr raised {type(error).__name__}>"
