@@ -21,6 +21,7 @@ MODES = ("marked", "all", "off")
 UNAVAILABLE = ("error", "skip", "run")
 HUGE_PAGES = ("auto", "always", "never")
 DEBUG = ("timing",)
+DEGRADABLE = ("proc", "ipc", "uts", "network")
 
 # What nsbox is to do in this run; only where the plugin is configured.
 settings_key = pytest.StashKey["Settings"]()
@@ -43,6 +44,7 @@ class Settings:
             raise pytest.UsageError(str(error)) from None
         self.jobs = _jobs(config)
         self.huge_pages = _choice(config, "nsbox_huge_pages", HUGE_PAGES, "auto")
+        self.degrade = _degrade(config)
         self.controller: Controller | None = None
 
     def options(self, item: pytest.Item) -> SandboxOptions | OptionError | None:
@@ -96,6 +98,17 @@ def _jobs(config: pytest.Config) -> int:
     return int(value)
 
 
+def _degrade(config: pytest.Config) -> list[str]:
+    """The parts that a sandbox may do without."""
+    found: list[str] = config.getini("nsbox_degrade")
+    for part in found:
+        if part not in DEGRADABLE:
+            raise pytest.UsageError(
+                f"nsbox_degrade = {part!r} is not allowed; choose from {', '.join(DEGRADABLE)}"
+            )
+    return found
+
+
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_nsbox import hookspecs
 
@@ -133,6 +146,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "forks of a big process fast: auto (where it pays), always or never",
     )
     parser.addini("nsbox_unavailable", "Default of --nsbox-unavailable")
+    parser.addini(
+        "nsbox_degrade",
+        f"What a sandbox may do without where the machine refuses it: {', '.join(DEGRADABLE)}",
+        "args",
+    )
     for key in KEYS.values():
         parser.addini(
             f"nsbox_{key.name}", f"Default of sandbox({key.name}=...): {key.help}", key.ini_type
@@ -175,6 +193,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     said = [merge(settings.defaults, []).describe()]
     if settings.jobs > 1:
         said.append(f"jobs={settings.jobs}")
+    if settings.degrade:
+        said.append(f"degrade={' '.join(settings.degrade)}")
     if settings.mode == "marked" and not any(said):
         return None
     return ", ".join([f"nsbox: {settings.mode}", *filter(None, said)])
@@ -194,7 +214,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if many and sys.platform == "linux":
         from pytest_nsbox.sandbox.client import Client, SandboxError
 
-        client = Client()
+        client = Client(settings.degrade)
         config.add_cleanup(client.stop)
         with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
             client.start()  # before the imports, which take as long

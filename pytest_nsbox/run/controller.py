@@ -349,6 +349,11 @@ class Controller:
         """A test process in a sandbox. Raises SandboxError, and nothing of the test has run then."""
         sandbox = self.client.acquire(kind, ahead=ahead)
         timing.mark(self.config, "acquire")
+        if sandbox.lacks:
+            lacks = ("nsbox", f"in a sandbox WITHOUT its own {', '.join(sandbox.lacks)}")
+            for item in run.group.indices if run.group else [run.item]:
+                if lacks not in item.user_properties:
+                    item.user_properties.append(lacks)
         try:
             # Two processes that write into one file, and empty it, are not to do so at once.
             own_output = self.fleet.jobs > 1 or bool(run.group and run.group.runs_ahead)

@@ -64,7 +64,8 @@ def advise(refusal: str, number: int) -> Advice | None:
     if call == "RTM_NEWLINK":
         return Advice(
             "setting an interface up takes CAP_NET_ADMIN, which this container has not",
-            "start the container with `--cap-add NET_ADMIN`, or use network='none'",
+            "start the container with `--cap-add NET_ADMIN`, or use network='none', "
+            "or let tests have the host's, `nsbox_degrade = network` in pytest's ini-file",
         )
     return None
 
@@ -119,7 +120,10 @@ def _about_namespaces(number: int) -> Advice | None:
             else "user.max_user_namespaces (or another user.max_*_namespaces) is used up, or "
             "namespaces are nested 32 deep"
         )
-        return Advice(cause, f"`sysctl -w {remedy}` as root, on the host if this is a container")
+        advice = f"`sysctl -w {remedy}` as root, on the host if this is a container"
+        if closed and {"ipc", "uts"}.issuperset(closed):
+            advice += f"; or `nsbox_degrade = {' '.join(closed)}` in pytest's ini-file"
+        return Advice(cause, advice)
     if number == errno.EINVAL:
         return Advice(
             "this kernel was built without user namespaces (CONFIG_USER_NS)", "run pytest as root"
@@ -176,7 +180,8 @@ def _about_proc() -> Advice:
         f"parts of this /proc are covered{which}, as container engines do; the kernel then gives a "
         "user namespace no new one",
         "start the container with `--security-opt systempaths=unconfined` (Docker), "
-        "`--security-opt unmask=ALL` (podman) or `procMount: Unmasked` (Kubernetes)",
+        "`--security-opt unmask=ALL` (podman) or `procMount: Unmasked` (Kubernetes); "
+        "or let tests see the machine's, `nsbox_degrade = proc` in pytest's ini-file",
     )
 
 

@@ -66,7 +66,9 @@ class Client:
     A forked child must not use it, and cannot once it has called ``forget``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, degrade: Sequence[str] = ()) -> None:
+        """``degrade``: parts that a sandbox may do without, see the module of that name."""
+        self.degrade = tuple(degrade)
         self.privileged = privileges.is_privileged()
         # What a test process keeps; the same for init, in whom a test would find no more than that.
         self.keep_capabilities = (
@@ -126,6 +128,7 @@ class Client:
             "rootless": not self.privileged,
             "keep_capabilities": self.keep_capabilities,
             "sys_path": _directory_of("pyroute2"),
+            "degrade": self.degrade,
         }
         controller = os.pidfd_open(os.getpid())
         try:
@@ -188,7 +191,7 @@ class Client:
     def _receive_sandbox(self) -> Sandbox:
         answer, fds = self._answer()
         self.notes.update(dict.fromkeys(answer["notes"]))
-        return Sandbox(self, answer["sandbox"], answer["kinds"], fds)
+        return Sandbox(self, answer["sandbox"], answer["kinds"], fds, answer["lacks"])
 
     def changes(self, number: int, left_out: Sequence[str]) -> list[Change]:
         self._collect()
@@ -302,9 +305,17 @@ class Refused(SandboxError):
 class Sandbox:
     """Namespaces, a root filesystem and an init, for one test process to join."""
 
-    def __init__(self, client: Client, number: int, kinds: Sequence[str], fds: list[int]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        number: int,
+        kinds: Sequence[str],
+        fds: list[int],
+        lacks: Sequence[str] = (),
+    ) -> None:
         self._client = client
         self.number = number
+        self.lacks = lacks  # parts that the machine refuses, see ``degrade``
         *namespaces, self._proc = fds
         self._namespaces = dict(zip(kinds, namespaces, strict=True))
         self._inherited: list[descriptors.Inherited] = []
@@ -394,9 +405,14 @@ class Sandbox:
 
 
 def processes(proc: int | str = "/proc") -> Iterator[Process]:
-    """The processes that the procfs ``proc`` (a directory, or an fd of one) shows, zombies left out."""
+    """The processes that the procfs ``proc`` (of ours, or an fd of a sandbox's) shows, zombies left out.
+
+    None at all where it is not the sandbox's own.
+    """
     at = proc if isinstance(proc, int) else os.open(proc, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        if _shows_others(at, from_outside=at is proc):
+            return
         for pid in sorted(int(name) for name in os.listdir(at) if name.isdigit()):
             try:
                 status = _read(f"{pid}/stat", at)
@@ -410,6 +426,15 @@ def processes(proc: int | str = "/proc") -> Iterator[Process]:
     finally:
         if at is not proc:
             os.close(at)
+
+
+def _shows_others(proc: int, *, from_outside: bool) -> bool:
+    """Whether a procfs is not that of the sandbox but the machine's, see ``degrade``."""
+    try:
+        shown = os.readlink("self", dir_fd=proc)
+    except OSError:  # we are not in its PID namespace
+        shown = ""
+    return bool(shown) if from_outside else shown != str(os.getpid())
 
 
 def _read(path: str, dir_fd: int) -> str:

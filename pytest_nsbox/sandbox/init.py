@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
@@ -19,8 +20,6 @@ from pytest_nsbox.kernel.syscalls import (
 )
 from pytest_nsbox.sandbox import channel, privileges, rootfs, steps
 
-NAMESPACES = ("mnt", "ipc", "uts", "pid")
-
 
 def run(
     supervisor: socket.socket,
@@ -29,11 +28,9 @@ def run(
     hostname: str | None,
     keep_capabilities: int,
     other_capabilities: tuple[int, ...],
-    *,
-    own_network: bool,
-    rootless: bool,
+    kinds: Sequence[str],
 ) -> NoReturn:
-    """Become the init of ``box``; never returns.
+    """Become the init of ``box``, whose namespaces are of those kinds; never returns.
 
     Sends one message to the supervisor: ``left_out`` (which of the plan's steps; see
     ``rootfs.execute``), ``notes`` and the fds of the namespaces and of ``/proc``, or ``error``.
@@ -54,12 +51,11 @@ def run(
         except OSError as error:
             channel.send(supervisor, {"error": str(error), "errno": error.errno})
             os._exit(1)
-        kinds = NAMESPACES + (("net",) if own_network else ()) + (("user",) if rootless else ())
         fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         # Nobody may join before that: a test has what we have, and could trace us.
         privileges.drop(keep_capabilities, other_capabilities, traceable=False)
-        message = {"kinds": kinds, "notes": notes, "left_out": left_out}
+        message = {"notes": notes, "left_out": left_out}
         channel.send(supervisor, message, fds)
         for fd in fds:
             os.close(fd)

@@ -122,6 +122,7 @@ class Planner:
         self.mounts = sorted(mounts, key=lambda mount: mount.point.count("/"))
         self.rootless = rootless
         self.unusable = unusable  # mount point -> why it is not to be touched
+        self.own_proc = True  # else the machine's
         self.options = "index=off,metacopy=off,xino=on"
         self.options += ",userxattr" if rootless else ",redirect_dir=on,volatile"
         self._skeletons = 0
@@ -280,7 +281,10 @@ class _Build:
     def pseudo_filesystems(self, request: Request) -> None:
         """/proc, /sys, /dev and /tmp."""
         no = MS_NOSUID | MS_NODEV
-        self.steps.append(Private("/proc", "proc", no | MS_NOEXEC, ""))
+        if self.planner.own_proc:
+            self.steps.append(Private("/proc", "proc", no | MS_NOEXEC, ""))
+        else:
+            self.steps.append(Template("/proc", HOST + "/proc"))
         if os.geteuid() == 0:
             # DAC lets the uid 0 write there, with or without capabilities.
             for name in _PROC_OF_THE_HOST:

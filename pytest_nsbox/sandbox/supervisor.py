@@ -45,11 +45,19 @@ from pytest_nsbox.kernel.syscalls import (
     umount,
     unshare,
 )
-from pytest_nsbox.sandbox import carry, changes, channel, init, privileges, rootfs, steps
+from pytest_nsbox.sandbox import carry, changes, channel, degrade, init, privileges, rootfs, steps
 
 _BUILD_SECONDS = 30  # a mount that hangs for so long will hang for ever
 _PROBE_SECONDS = 1.0  # for all suspicious mounts together
 _MAX_KINDS = 4  # of sandboxes to keep in stock
+# That are made with a sandbox, in the order in which one joins them; its user namespace is ours.
+_NAMESPACES = {
+    "mnt": CLONE_NEWNS,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "pid": CLONE_NEWPID,
+    "net": CLONE_NEWNET,
+}
 
 
 class Ready(NamedTuple):
@@ -74,6 +82,9 @@ class Supervisor:
         self.keep_capabilities: int = setup["keep_capabilities"]
         self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self.planner = stage(rootless=self.rootless)
+        # Parts that a sandbox has not got, since the machine refuses them and the user lets it.
+        self.lacks = degrade.refused(setup["degrade"], steps.TEMPLATES)
+        self.planner.own_proc = "proc" not in self.lacks
         self.plans: dict[str, rootfs.Plan] = {}  # by kind, without what changes from test to test
         self.stock: dict[str, deque[Ready]] = {}
         self.in_use: dict[int, Ready] = {}
@@ -184,7 +195,7 @@ class Supervisor:
         belongings = [path for path, _, _ in wish.pop("belongings")]
         without = json.dumps(wish)
         hostname = wish.pop("hostname")
-        network = wish.pop("network")
+        network = wanted_network = wish.pop("network")
         request = rootfs.Request(**wish)
         basis = self.plans.get(without)
         if basis is None:
@@ -192,12 +203,18 @@ class Supervisor:
         plan = self.planner.reach(basis, sockets, belongings) if sockets or belongings else basis
         self.number += 1
         box = make_box(self.number, plan)
+        if "network" in self.lacks:
+            network = "host"
+        if "uts" in self.lacks and hostname is not None:
+            raise BuildError(errno.EPERM, f"hostname={hostname!r}: {self.lacks['uts']}")
         own_network = network != "host"
         if network == "loopback":
             import_network()
         here, there = channel.pair()
-        flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
-        flags |= CLONE_NEWNET if own_network else 0
+        kinds = [kind for kind in _NAMESPACES if kind not in self.lacks and kind != "net"]
+        kinds += ["net"] * own_network
+        flags = sum(_NAMESPACES[kind] for kind in kinds)
+        kinds += ["user"] * self.rootless
         pid = 0
         try:
             pid = fork(flags)
@@ -212,8 +229,7 @@ class Supervisor:
                         hostname,
                         self.keep_capabilities,
                         self.other_capabilities,
-                        own_network=own_network,
-                        rootless=self.rootless,
+                        kinds,
                     )
                 finally:
                     os._exit(1)
@@ -239,7 +255,9 @@ class Supervisor:
         if message["left_out"] or message["notes"]:
             plan = mend(plan, message)
             self.plans[without] = mend(basis, message)
-        answer = {"sandbox": self.number, "kinds": message["kinds"], "notes": plan.notes}
+        lacks = [part for part in self.lacks if part != "network" or wanted_network != "host"]
+        notes = [*plan.notes, *(degrade.note(part, self.lacks[part]) for part in lacks)]
+        answer = {"sandbox": self.number, "kinds": kinds, "notes": notes, "lacks": lacks}
         return Ready(self.number, plan, pid, here, box, answer, fds)
 
     def end(self, ready: Ready) -> None:

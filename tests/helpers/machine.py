@@ -237,6 +237,21 @@ def no_mount_namespaces() -> None:
     _limit("mnt")
 
 
+def no_ipc_namespaces() -> None:
+    """user.max_ipc_namespaces is 0."""
+    _limit("ipc")
+
+
+def no_uts_namespaces() -> None:
+    """user.max_uts_namespaces is 0."""
+    _limit("uts")
+
+
+def no_net_namespaces() -> None:
+    """user.max_net_namespaces is 0."""
+    _limit("net")
+
+
 def masked_proc() -> None:
     """What container engines put over parts of /proc."""
     for name in ("/proc/kcore", "/proc/keys", "/proc/timer_list"):
