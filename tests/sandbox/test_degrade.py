@@ -8,6 +8,9 @@ from collections.abc import Callable
 import pytest
 from helpers import machine
 
+from pytest_nsbox.plugin import DEGRADABLE
+from pytest_nsbox.sandbox import degrade
+
 RunPytest = Callable[..., pytest.RunResult]
 
 # What is different, the part that is refused then, and what a test finds.
@@ -106,3 +109,7 @@ def test_an_unknown_part_is_refused(pytester: pytest.Pytester, run_pytest: RunPy
     result.stderr.fnmatch_lines(
         ["*nsbox_degrade = 'pid' is not allowed; choose from proc, ipc, uts, network"]
     )
+
+
+def test_the_plugin_knows_the_parts() -> None:
+    assert tuple(degrade.PARTS) == DEGRADABLE
