@@ -77,11 +77,15 @@ class Settings:
 def _choice(config: pytest.Config, name: str, allowed: tuple[str, ...], default: str) -> str:
     """A setting of the command line, else of the ini-file."""
     value = config.getoption(name, None) or config.getini(name) or default
+    _check(name, value, allowed)
+    return str(value)
+
+
+def _check(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise pytest.UsageError(
             f"{name} = {value!r} is not allowed; choose from {', '.join(allowed)}"
         )
-    return str(value)
 
 
 def _jobs(config: pytest.Config) -> int:
@@ -102,10 +106,7 @@ def _degrade(config: pytest.Config) -> list[str]:
     """The parts that a sandbox may do without."""
     found: list[str] = config.getini("nsbox_degrade")
     for part in found:
-        if part not in DEGRADABLE:
-            raise pytest.UsageError(
-                f"nsbox_degrade = {part!r} is not allowed; choose from {', '.join(DEGRADABLE)}"
-            )
+        _check("nsbox_degrade", part, DEGRADABLE)
     return found
 
 

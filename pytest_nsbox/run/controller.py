@@ -78,7 +78,6 @@ class Controller:
         session = config.pluginmanager.getplugin("session")
         self._sockets = Sockets(partial(fixtures.is_started_by, session))
         self._generation: object = None
-        self.group: Group | None = None  # whose test process the fleet has waiting, if any
         self._death: tuple[object, str] = (None, "")  # of the last: its group's node, its item
         self._filters: list[Any] = []
         self._runs_ahead = False  # a group's test process
@@ -149,9 +148,13 @@ class Controller:
 
     def is_next(self, item: pytest.Item) -> bool:
         """Whether the test process of the group goes on with the item."""
-        waiting = self.fleet.waiting
-        group = self.group
+        waiting, group = self.fleet.waiting, self.group
         return group is not None and waiting is not None and group.follows(item, waiting.run.item)
+
+    @property
+    def group(self) -> Group | None:
+        """The one whose test process waits for its next item, if any does."""
+        return None if self.fleet.waiting is None else self.fleet.waiting.run.group
 
     def may_be_concurrent(self, item: pytest.Item, options: SandboxOptions) -> bool:
         """Whether the item may run beside others."""
@@ -211,7 +214,6 @@ class Controller:
     def finish(self, run: ItemRun) -> None:
         """Tear down what the next item does not share, and have its test process wait for that."""
         session = run.session
-        self.group = run.group if self.fleet.waiting is not None else None
         if self.group is not None:
             if session.shouldfail or session.shouldstop:
                 self.end_group()
@@ -226,7 +228,6 @@ class Controller:
 
     def end_group(self) -> None:
         """End the test process that waits for an item; what it then tells is of its last item."""
-        self.group = None
         if self.fleet.waiting is None:
             return
         run = self.fleet.waiting.run

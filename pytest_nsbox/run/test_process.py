@@ -109,7 +109,9 @@ class TestProcess:
         self.kept: list[object] = []  # of the controller: to let go of it would write to its pages
         self.group = group
         self.goes_on = group is not None
-        self.is_ahead = False  # of the controller, with the item that comes next
+        # Whether it may be ahead of the controller, and whether it is, with the item that comes next.
+        self.runs_ahead = group is not None and group.runs_ahead and not in_step
+        self.is_ahead = False
         self.options = options
         self.home = home
         self.rehearses = rehearses
@@ -253,8 +255,7 @@ class TestProcess:
             spent = timing.of(self.config)
             screen.flush(self.config)  # once it is told that we end, nobody waits for us
             # A failure may be the last of the run (-x, --stepwise, a plugin): there we wait.
-            may_be = self.goes_on and not (self.in_step or self.has_failed)
-            self.is_ahead = may_be and self.group is not None and self.group.runs_ahead
+            self.is_ahead = self.runs_ahead and self.goes_on and not self.has_failed
             self.send(
                 "end",
                 screen=screen.state(self.config),
@@ -308,7 +309,7 @@ class TestProcess:
 
     def be_caught_up(self) -> None:
         """Wait until all is told of what was before, if we are ahead: what we put out comes after."""
-        if self.group is not None and self.group.runs_ahead and not self.is_copy():
+        if self.runs_ahead and not self.is_copy():
             with contextlib.suppress(RuntimeError, wire.Lost):
                 self.ask("catch up")
 

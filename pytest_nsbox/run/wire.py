@@ -183,12 +183,11 @@ class Writer:
         """Send it, ``later`` with the next one if there is where to hold it. Raises Lost."""
         if self._found() != self._pipe:
             raise Lost
-        if self.held is not None:
-            if later and self.held.add(frame):
-                return
+        if self.held is None:
+            write(self.fd, frame)
+        elif not (later and self.held.add(frame)):
             frame = self.held.frames() + frame
-        write(self.fd, frame)
-        if self.held is not None:
+            write(self.fd, frame)
             self.held.sent(len(frame))
 
     def _found(self) -> tuple[int, int] | None:

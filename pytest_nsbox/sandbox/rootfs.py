@@ -153,10 +153,10 @@ class Planner:
         """The plan with these sockets and belongings of the host's, after its other steps."""
         build = _Build(self, plan)
         for path in belongings:
-            with contextlib.suppress(OSError):  # likewise
+            with contextlib.suppress(OSError):  # it went away while we were looking
                 build.belonging(path)
         for path in sockets:
-            with contextlib.suppress(OSError):  # it went away while we were looking
+            with contextlib.suppress(OSError):  # likewise
                 build.socket(path)
         return Plan(tuple(build.steps), tuple(build.notes), plan.tmp_options)
 
@@ -341,8 +341,7 @@ class _Build:
 
         What the user binds or hides stays as the user has it.
         """
-        shown = [s.target for s in self.steps if isinstance(s, Overlay) and s.target != "/"]
-        if within(path, (*shown, *self.of_the_user())):
+        if within(path, (*self.shown(), *self.of_the_user())):
             return
         if any(within(step.target, (path,)) for step in self.steps):
             return  # it would cover that
@@ -351,7 +350,12 @@ class _Build:
         else:
             self.steps.append(Copy(path))
 
+    def shown(self) -> list[str]:
+        """What is there copy-on-write, beside the root."""
+        return [s.target for s in self.steps if isinstance(s, Overlay) and s.target != "/"]
+
     def of_the_user(self) -> list[str]:
+        """What the user binds or hides."""
         return [step.target for step in self.steps if isinstance(step, (Bind, Hide))]
 
     def socket(self, path: str) -> None:
@@ -362,8 +366,7 @@ class _Build:
         targets = [step.target for step in self.steps]
         if within(path, self.of_the_user()):
             return
-        shown = [step.target for step in self.steps if isinstance(step, Overlay)]
-        if within(path, PLACES) and not within(path, [top for top in shown if top != "/"]):
+        if within(path, PLACES) and not within(path, self.shown()):
             for parent in _parents(path):
                 # What would cover a mount that is there, or a directory on the way to one, is not
                 # shown as a whole.

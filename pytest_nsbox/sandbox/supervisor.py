@@ -201,12 +201,12 @@ class Supervisor:
         if basis is None:
             basis = self.plans[without] = self.planner.plan(request)
         plan = self.planner.reach(basis, sockets, belongings) if sockets or belongings else basis
-        self.number += 1
-        box = make_box(self.number, plan)
         if "network" in self.lacks:
             network = "host"
         if "uts" in self.lacks and hostname is not None:
             raise BuildError(errno.EPERM, f"hostname={hostname!r}: {self.lacks['uts']}")
+        self.number += 1
+        box = make_box(self.number, plan)
         own_network = network != "host"
         if network == "loopback":
             import_network()
