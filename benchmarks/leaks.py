@@ -1,19 +1,24 @@
-"""Look for what a long sandboxed run keeps: memory, file descriptors, threads, processes.
+"""Look for what a long sandboxed run keeps: memory, file descriptors, threads, mounts, processes.
 
-    python benchmarks/leaks.py [--tests 2000] [--as root|rootless]
+    python benchmarks/leaks.py [--tests 2000] [--crashes] [--as root|rootless]
 
-Runs no-op tests, each in a sandbox, and every 100 tests takes a sample of the controller and of the
-supervisor. What both hold after the last test must be no more than what they held by test 300, when
-the pools are full and the caches warm. Root does so twice: as itself, and without its capabilities.
+Runs no-op tests, each in a sandbox, and every 100 tests takes a sample of the controller, of the
+supervisor and its mounts, of the template, and counts processes and the kernel's mount namespaces.
+What there is after the last test must be no more than by test 300, when the pools are full and the
+caches warm. With ``--crashes`` one test in fifty dies in one of five ways. Where there are enough
+tests, the last thousand must be as fast as the first, within 5 %. Root does so twice: as itself, and
+without its capabilities.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +31,21 @@ WARM = 300
 RSS_SLACK_KB = 2048
 FDS_SLACK = 2
 THREADS_SLACK = 0
+MOUNTS_SLACK = 12  # three sandboxes on their way
+PROCESSES_SLACK = 6
+SLAB_SLACK = 600  # mounts, of sandboxes that the kernel is still taking down
+THOUSAND = 1000
+SLOWER = 1.05
+CRASHES = """
+import os, signal
+
+def crash(number):
+    how = number % 5
+    if how == 4:
+        os._exit(3)
+    os.kill(os.getpid(), (signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT, signal.SIGTERM)[how])
+
+"""
 
 CAP_SYS_ADMIN = 21
 # Root without its capabilities, but for the one with which uid 0 maps itself (CAP_SETFCAP).
@@ -37,6 +57,7 @@ class Usage(NamedTuple):
     rss_kb: int
     fds: int
     threads: int
+    mounts: int
 
 
 def usage(pid: int) -> Usage:
@@ -47,16 +68,26 @@ def usage(pid: int) -> Usage:
         rss_kb=int(status["VmRSS"].split()[0]),
         fds=len(os.listdir(f"/proc/{pid}/fd")),
         threads=int(status["Threads"]),
+        mounts=len(Path(f"/proc/{pid}/mounts").read_text().splitlines()),
     )
 
 
-def supervisors() -> list[int]:
-    """Our supervisors, which are no children of ours: what has our mark in its environment.
+def mount_namespaces() -> int:
+    """How many objects the kernel's slab of them has; 0 where only root may know."""
+    try:
+        lines = Path("/proc/slabinfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("mnt_cache"))
 
-    Inits have it too, and are told apart by their PID namespace.
+
+def helpers() -> tuple[dict[str, int], int]:
+    """The supervisor and the template, by name; and how many processes there are of this run.
+
+    All have our mark in their environment. Inits and test processes have a PID namespace of their own.
     """
     mark = f"{MARK}={os.environ[MARK]}".encode()
-    found = []
+    found, many = {}, 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
@@ -66,30 +97,42 @@ def supervisors() -> list[int]:
             status = (entry / "status").read_text()
         except OSError:  # another user's, or gone since the list was read
             continue
-        (pids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
-        if len(pids) == 1:
-            found.append(int(entry.name))
-    return found
+        many += 1
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        if len(fields["NSpid"].split()) == 1 and "Z" not in fields["State"]:
+            name = "supervisor" if fields["Name"].strip() == "nsbox" else "template"
+            found[name] = int(entry.name)
+    return found, many
 
 
 class Sampler:
     """Takes a sample in the controller, after every EVERY-th test."""
 
     def __init__(self) -> None:
-        self.tests = 0
+        self.tests = self.failed = 0
         self.samples: dict[int, dict[str, Usage]] = {}
+        self.processes: dict[int, int] = {}
+        self.namespaces: dict[int, int] = {}
+        self.times = {0: time.monotonic()}
 
     def pytest_configure(self, config: pytest.Config) -> None:
         self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.failed += report.failed
 
     def pytest_runtest_logfinish(self) -> None:
         self.tests += 1
         if self.tests % EVERY:
             return
         sample = {"controller": usage(os.getpid())}
-        for number, pid in enumerate(supervisors()):
-            sample[f"supervisor {number}" if number else "supervisor"] = usage(pid)
+        found, self.processes[self.tests] = helpers()
+        for name, pid in found.items():
+            with contextlib.suppress(OSError):  # a template that has just been ended
+                sample[name] = usage(pid)
         self.samples[self.tests] = sample
+        self.times[self.tests] = time.monotonic()
+        self.namespaces[self.tests] = mount_namespaces()
         # Until its summary pytest keeps every report. That growth is not ours, and hides what is.
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         for reports in reporter.stats.values():
@@ -115,7 +158,29 @@ def complaints(samples: dict[int, dict[str, Usage]]) -> list[str]:
             found.append(f"{name} got {fds} more file descriptors")
         if threads > THREADS_SLACK:
             found.append(f"{name} got {threads} more threads")
+        mounts = after.mounts - max(used.mounts for used in before)
+        if mounts > MOUNTS_SLACK:
+            found.append(f"{name} got {mounts} more mounts")
     return found
+
+
+def growth(counts: dict[int, int], what: str, slack: int) -> list[str]:
+    """Whether there is more of it at the end than there was at any time up to test WARM."""
+    more = counts[max(counts)] - max(count for tests, count in counts.items() if tests <= WARM)
+    return [f"there are {more} more {what}"] if more > slack else []
+
+
+def slowdown(times: dict[int, float]) -> list[str]:
+    """Whether the last thousand tests were slower than the first, or the second, as a complaint."""
+    last = max(times)
+    if last < 4 * THOUSAND:
+        return []
+    first = [times[n + THOUSAND] - times[n] for n in (WARM, WARM + THOUSAND)]
+    end = [times[n] - times[n - THOUSAND] for n in (last, last - THOUSAND)]
+    ratio = min(end) / min(first)
+    print(f"ms a test: the first thousands {first[0]:.2f}, {first[1]:.2f}; "
+          f"the last {end[1]:.2f}, {end[0]:.2f}; ratio {ratio:.3f}")  # fmt: skip
+    return [f"tests became slower: {ratio:.3f} times"] if ratio > SLOWER else []
 
 
 def privileges() -> dict[str, list[str]]:
@@ -130,6 +195,7 @@ def privileges() -> dict[str, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Look for what a long sandboxed run keeps.")
     parser.add_argument("--tests", type=int, default=2000, help="no-op tests to run (2000)")
+    parser.add_argument("--crashes", action="store_true", help="one test in fifty dies")
     parser.add_argument("--bare", action="store_true", help="without sandboxes, to compare")
     possible = privileges()
     parser.add_argument("--as", choices=possible, dest="privilege", help="only this (each)")
@@ -138,7 +204,7 @@ def main() -> int:
     if options.tests < WARM + EVERY:
         parser.error(f"--tests must be {WARM + EVERY} or more")
     if options.here:
-        return look(options.tests, bare=options.bare)
+        return look(options.tests, bare=options.bare, crashes=options.crashes)
     status = 0
     for privilege in [options.privilege] if options.privilege else possible:
         print(f"as {privilege}", flush=True)
@@ -148,7 +214,7 @@ def main() -> int:
     return status
 
 
-def look(tests: int, *, bare: bool) -> int:
+def look(tests: int, *, bare: bool, crashes: bool) -> int:
     """Run so many tests in this very process, and say what it has kept; the exit status."""
     sampler = Sampler()
     mode = ["-p", "no:nsbox"] if bare else ["-p", "nsbox", "--nsbox=all"]
@@ -156,19 +222,44 @@ def look(tests: int, *, bare: bool) -> int:
     os.environ.pop("PYTEST_ADDOPTS", None)
     with tempfile.TemporaryDirectory(prefix="nsbox-bench-", dir="/var/tmp") as scratch:
         Path(scratch, "pytest.ini").write_text("[pytest]\n")
-        source = "".join(f"def test_{i}():\n    pass\n\n\n" for i in range(tests))
+        dying = range(49, tests, 50) if crashes and not bare else range(0)
+        source = CRASHES + "".join(
+            f"def test_{i}():\n    {f'crash({i // 50})' if i in dying else 'pass'}\n\n\n"
+            for i in range(tests)
+        )
         Path(scratch, "test_noop.py").write_text(source)
-        args = [scratch, "--rootdir", scratch, "-qq", "-p", "no:cacheprovider", *mode]
-        status = pytest.main(args, plugins=[sampler])
-    if status != pytest.ExitCode.OK:
+        args = [
+            scratch,
+            "--rootdir",
+            scratch,
+            "-qq",
+            "--tb=no",
+            "-r",
+            "N",
+            "-p",
+            "no:cacheprovider",
+        ]
+        status = pytest.main([*args, *mode], plugins=[sampler])
+    if status != (pytest.ExitCode.TESTS_FAILED if len(dying) else pytest.ExitCode.OK):
         print(f"pytest ended with {status}", file=sys.stderr)
         return 1
 
-    print(f"\n{'tests':>6} {'process':<14}{'RSS, kB':>9}{'fds':>6}{'threads':>9}")
-    for number, sample in sampler.samples.items():
+    if sampler.failed != len(dying):
+        print(f"{sampler.failed} tests have failed, and not {len(dying)}", file=sys.stderr)
+        return 1
+
+    print(f"\n{'tests':>6} {'process':<12}{'RSS, kB':>9}{'fds':>6}{'threads':>9}{'mounts':>8}")
+    every = max(1, len(sampler.samples) // 20)
+    for number, sample in list(sampler.samples.items())[::every]:
         for name, used in sample.items():
-            print(f"{number:>6} {name:<14}{used.rss_kb:>9}{used.fds:>6}{used.threads:>9}")
+            line = f"{used.rss_kb:>9}{used.fds:>6}{used.threads:>9}{used.mounts:>8}"
+            print(f"{number:>6} {name:<12}{line}")
+        namespaces = sampler.namespaces[number]
+        print(f"{number:>6} {sampler.processes[number]} processes, mounts in the slab {namespaces}")
     found = complaints(sampler.samples)
+    found += growth(sampler.processes, "processes", PROCESSES_SLACK)
+    found += growth(sampler.namespaces, "mounts in the kernel's slab", SLAB_SLACK)
+    found += slowdown(sampler.times)
     if not bare and "supervisor" not in sampler.samples[WARM]:
         found.append("no supervisor was seen")
     for complaint in found:
