@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MODES = ("marked", "all", "off")
 UNAVAILABLE = ("error", "skip", "run")
 HUGE_PAGES = ("auto", "always", "never")
+FORK_AHEAD = ("auto", "never")
 DEBUG = ("timing",)
 DEGRADABLE = ("proc", "ipc", "uts", "network")
 
@@ -44,6 +45,7 @@ class Settings:
             raise pytest.UsageError(str(error)) from None
         self.jobs = _jobs(config)
         self.huge_pages = _choice(config, "nsbox_huge_pages", HUGE_PAGES, "auto")
+        self.fork_ahead = _choice(config, "nsbox_fork_ahead", FORK_AHEAD, "auto")
         self.degrade = _degrade(config)
         self.controller: Controller | None = None
 
@@ -146,6 +148,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "Whether pytest's memory is put into huge pages before the first sandboxed test, which makes "
         "forks of a big process fast: auto (where it pays), always or never",
     )
+    parser.addini(
+        "nsbox_fork_ahead",
+        "Whether the process of a sandboxed test may be forked before its turn: auto or never",
+    )
     parser.addini("nsbox_unavailable", "Default of --nsbox-unavailable")
     parser.addini(
         "nsbox_degrade",
@@ -231,6 +237,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             config.stash[belongings_key],
             settings.jobs,
             settings.huge_pages,
+            settings.fork_ahead,
         )
         settings.controller = controller
         controller.remaining = many

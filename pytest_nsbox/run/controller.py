@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,6 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-from pytest_nsbox.kind import kind_of
 from pytest_nsbox.options import OptionError, SandboxOptions
 from pytest_nsbox.run import adapters, fixtures, screen, timing
 from pytest_nsbox.run import test_process as child
@@ -33,8 +31,10 @@ from pytest_nsbox.run.item import (
     runs_bare,
     uses_basetemp,
 )
+from pytest_nsbox.run.places import Places
+from pytest_nsbox.run.stock import Stock
 from pytest_nsbox.sandbox import heap
-from pytest_nsbox.sandbox.belongings import Belonging, Belongings
+from pytest_nsbox.sandbox.belongings import Belongings
 from pytest_nsbox.sandbox.client import Client, Kind, Refused, SandboxError, Unanswered
 from pytest_nsbox.sandbox.sockets import Socket, Sockets
 
@@ -53,6 +53,7 @@ class Controller:
         belongings: Belongings,
         jobs: int = 1,
         huge_pages: str = "auto",
+        fork_ahead: str = "auto",
     ) -> None:
         self.huge_pages = huge_pages
         self.config = config
@@ -69,12 +70,19 @@ class Controller:
         self.pid = os.getpid()
         self.client = client
         self.belongings = belongings
-        self.share = Share(fixtures.shared_hooks(config), self.fleet.reap, belongings)
+        self.stock = Stock(
+            config,
+            client,
+            options,
+            jobs,
+            self.close_fds,
+            may_be_used=fork_ahead == "auto",
+            collapses=huge_pages != "never",
+        )
+        self.share = Share(fixtures.shared_hooks(config), self.reap, belongings)
         self.remaining = 0
-        self._real: dict[str, str] = {}
-        self._kinds: dict[object, Kind] = {}
+        self.places = Places(config)
         self._refusal: str | None = None
-        self._keep: list[str] | None = None
         session = config.pluginmanager.getplugin("session")
         self._sockets = Sockets(partial(fixtures.is_started_by, session))
         self._generation: object = None
@@ -94,9 +102,11 @@ class Controller:
         """Note what a group's test process is to have around each of its tests, as is here."""
         self._filters = list(warnings.filters)
         self._runs_ahead = may_run_ahead(self.config)
+        self.stock.begin(self.config.pluginmanager.getplugin("session"), self._filters)
 
     def settle(self, *, tell: bool) -> None:
         """Wait for what is in flight, or end it untold, and for what is still being copied out."""
+        self.stock.end()
         if tell:
             self.end_group()
             self.fleet.drain()
@@ -108,12 +118,23 @@ class Controller:
             self.not_copied += self.client.settle()
 
     def stop(self) -> None:
+        self.stock.end()
         self._seam.close()
+
+    def reap(self) -> None:
+        """Have no child of ours left that has only to exit, or waits for an item."""
+        self.fleet.reap()
+        self.stock.end()
+
+    def close_fds(self) -> None:
+        """In a forked child: let go of what is ours."""
+        self.fleet.close_fds()
+        self.stock.close_fds()
 
     def notes(self) -> list[str]:
         """What of the host the sandboxes left out, and what was not copied back, and why."""
         lost = [f"not copied out: {failure}" for failure in self.not_copied]
-        return [*self.problems, *self.client.notes, *lost]
+        return [*self.problems, *self.client.notes, *self.stock.problems, *lost]
 
     def protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Literal[True] | None:
         """pytest_runtest_protocol; None leaves it to another, who may want several attempts."""
@@ -133,7 +154,7 @@ class Controller:
         if item.session.shouldfail or item.session.shouldstop:
             return True  # by one that was in flight; the loop ends now
         if not is_ours:
-            self.fleet.reap()  # one that runs here is to find no child that is not its own
+            self.reap()  # one that runs here is to find no child that is not its own
             self.belongings.begin()  # by its broad-scoped fixtures
             return None
         ihook = item.ihook
@@ -303,7 +324,7 @@ class Controller:
                 "process that asked for them; leave its option out (--forked and the like)"
             )
         if self._refusal is None:
-            kind = self.kind(SandboxOptions(), belongings=self.belongings.look())
+            kind = self.places.kind(SandboxOptions(), belongings=self.belongings.look())
             try:
                 self.client.put_back(kind, self.retried(lambda: self.client.acquire(kind)))
                 self._refusal = ""
@@ -331,19 +352,31 @@ class Controller:
                 self.huge_pages == "auto" and heap.pays(self.remaining)
             ):
                 heap.collapse()
+                self.stock.collapses = False
         later = self.remaining - (len(run.group.others) if run.group else 0)
         ahead = max(0, min(later, self.fleet.jobs + 1))
         try:
             sockets = self.look_for_sockets(run.item.session)
-            kind = self.kind(run.options, sockets, self.belongings.look())
-            self.fleet.add(self.retried(lambda: self.launch(run, kind, ahead)))
+            kind = self.places.kind(run.options, sockets, self.belongings.look())
+            flight = self.stock.take(run, kind, self._generation)
+            self.fleet.add(flight or self.retried(lambda: self.launch(run, kind, ahead)))
         except SandboxError as error:
             return explain(error)
         except OSError as error:
             return f"cannot start the test process: {error}"
         if later > 0:
+
+            def key_of(item: pytest.Item) -> tuple[SandboxOptions, Kind] | None:
+                options = self.options_here(item)
+                if not isinstance(options, SandboxOptions) or scope_node(item, options.scope):
+                    return None
+                return options, self.places.kind(options, sockets, self.belongings.look())
+
+            acquire = partial(self.client.acquire, ahead=ahead)
+            kind = self.stock.refill(run, kind, self._generation, key_of, acquire)
             with contextlib.suppress(SandboxError):  # whoever acquires one will be told
                 self.client.prefetch(kind, ahead=ahead)
+        self.fleet.reap()  # now that the next ones are on their way: an exit takes a millisecond
         return ""
 
     def launch(self, run: ItemRun, kind: Kind, ahead: int) -> Flight:
@@ -358,7 +391,7 @@ class Controller:
         try:
             # Two processes that write into one file, and empty it, are not to do so at once.
             own_output = self.fleet.jobs > 1 or bool(run.group and run.group.runs_ahead)
-            return launch(run, sandbox, own_output=own_output, in_child=self.fleet.close_fds)
+            return launch(run, sandbox, own_output=own_output, in_child=self.close_fds)
         except BaseException:
             with contextlib.suppress(SandboxError):
                 sandbox.close()
@@ -380,7 +413,7 @@ class Controller:
     def close(self, flight: Flight) -> None:
         """Close the sandbox, after what is to be kept is copied out."""
         run, basetemp = flight.run, basetemp_of(self.config)
-        keep = self.kept(run.options)
+        keep = self.places.kept(run.options)
         carry = [(basetemp, False)] if basetemp else []
         carry += [(path, True) for path in keep]
         if run.will_be_repeated():
@@ -393,8 +426,8 @@ class Controller:
     def look_for_sockets(self, session: pytest.Session) -> tuple[Socket, ...]:
         """The unix sockets on which something listens that broad-scoped fixtures started."""
         before, self._generation = self._generation, fixtures.generation(session)
-        exiting = [running.pid for running in self.fleet.exiting]
-        return self._sockets.look(anew=self._generation != before, but=exiting)
+        but = [*(running.pid for running in self.fleet.exiting), *self.stock.pids()]
+        return self._sockets.look(anew=self._generation != before, but=but)
 
     def retried(self, attempt: Callable[[], T]) -> T:
         """The attempt's result, of a second one where the first has failed, with a new supervisor.
@@ -407,6 +440,7 @@ class Controller:
             if isinstance(error, Refused) and not error.is_of_a_moment():
                 raise
             self.fleet.drain()  # a new supervisor knows nothing of their sandboxes
+            self.stock.end()
             self.client.stop()
         # Not above: what is raised in the test process would have our error for its context.
         return attempt()
@@ -418,56 +452,6 @@ class Controller:
             if factory is not None:
                 with contextlib.suppress(Exception):  # tmp_path itself will say it better
                     factory.getbasetemp()
-
-    def kind(
-        self,
-        options: SandboxOptions,
-        sockets: tuple[Socket, ...] = (),
-        belongings: tuple[Belonging, ...] = (),
-    ) -> Kind:
-        """The kind of sandbox that an item with these options needs now: of equal ones one object."""
-        basetemp = basetemp_of(self.config)
-        places = (os.getcwd(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
-        key = (options, places, sockets, belongings)
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = kind_of(options, self.visible(basetemp), self.real)
-            kind = kind._replace(sockets=sockets, belongings=belongings)
-            self._kinds[key] = kind
-        return kind
-
-    def kept(self, options: SandboxOptions) -> list[str]:
-        """What is copied out whole after a test: what plugins keep, and the user's own."""
-        if self._keep is None:
-            answers = self.config.hook.pytest_nsbox_keep(config=self.config)
-            self._keep = [path for answer in answers for path in answer]
-        root = str(self.config.rootpath)
-        paths = (*self._keep, *options.keep)
-        return [self.real(os.path.join(root, os.path.expanduser(path))) for path in paths]
-
-    def visible(self, basetemp: str | None) -> list[str]:
-        """The paths that must be there in every sandbox, whatever hides them."""
-        config = self.config
-        sources = {
-            str(config.rootpath),
-            str(config.invocation_params.dir),
-            sys.prefix,
-            sys.base_prefix,
-            sys.exec_prefix,
-            *(path for path in sys.path if path),
-            *([basetemp] if basetemp else []),
-        }
-        places = {os.getcwd(), os.environ.get("TMPDIR", "/tmp"), os.path.expanduser("~")}
-        # A private /tmp is the point: only sources that lie right in it open it up.
-        return sorted(
-            {self.real(path) for path in sources} | {self.real(path) for path in places} - {"/tmp"}
-        )
-
-    def real(self, path: str) -> str:
-        found = self._real.get(path)
-        if found is None:
-            found = self._real[path] = os.path.realpath(path)
-        return found
 
 
 def explain(error: SandboxError) -> str:

@@ -292,14 +292,14 @@ class TestProcessState(SetupState):
 
     __test__ = False
 
-    def __init__(
-        self, controllers: SetupState, item: pytest.Item, on_setup: Callable[[], None]
-    ) -> None:
+    def __init__(self, controllers: SetupState, on_setup: Callable[[], None]) -> None:
         super().__init__()
         self.on_setup = on_setup
         self.goes_on = False  # with another item that shares what is set up here
         self.stack = {
-            node: ([], exc) for node, (_, exc) in controllers.stack.items() if node is not item
+            node: ([], exc)
+            for node, (_, exc) in controllers.stack.items()
+            if not isinstance(node, pytest.Item)
         }
 
     def setup(self, item: pytest.Item) -> None:
@@ -312,9 +312,10 @@ class TestProcessState(SetupState):
         super().teardown_exact(nextitem if self.goes_on else None)
 
 
-def use_test_process_state(item: pytest.Item, on_setup: Callable[[], None]) -> TestProcessState:
+def use_test_process_state(
+    session: pytest.Session, on_setup: Callable[[], None]
+) -> TestProcessState:
     """In a test process: stop knowing what the controller will tear down."""
-    session = item.session
-    state = TestProcessState(session._setupstate, item, on_setup)
+    state = TestProcessState(session._setupstate, on_setup)
     session._setupstate = state
     return state

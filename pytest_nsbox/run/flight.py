@@ -9,7 +9,6 @@ questions that it waits to have answered.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import threading
@@ -23,7 +22,7 @@ from _pytest.outcomes import Exit
 from _pytest.runner import CallInfo
 from _pytest.warnings import catch_warnings_for_item
 
-from pytest_nsbox.run import fixtures, screen, timing, verdict, wire
+from pytest_nsbox.run import fixtures, screen, start, timing, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.item import ItemRun
@@ -104,9 +103,10 @@ class Flight:
             self.running.answer(None)
 
     def order(self, **what: object) -> None:
+        """Say what it is to do now; it may take its time from now on."""
         screen.flush(self.run.config)
         self.running.started = time.monotonic()
-        self.running.answer(what)
+        self.running.answer({**what, "testsfailed": self.run.session.testsfailed})
 
     def listen(self) -> None:
         """Take in what is in the pipe; a question is answered at once."""
@@ -202,7 +202,8 @@ class Flight:
         elif isinstance(self.failure, SandboxError):
             reason = str(self.failure)
         if running.timed_out:
-            reason = verdict.timed_out(run.options.timeout or 0)
+            seconds = run.options.timeout or 0
+            reason = verdict.timed_out(seconds, was_stopped=running.was_stopped)
         elif self.failure is None:
             if last_words:
                 reason = last_words
@@ -244,57 +245,43 @@ def launch(
     Raises SandboxError if it has not come about, OSError if it had to be killed.
     """
     config = run.config
-    run.has_ended = False
-    screen.flush(config)
-    if config.pluginmanager.hasplugin("faulthandler"):
-        # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
-        # for it for ever, and pytest does so on every failure. The child starts its own.
-        faulthandler.cancel_dump_traceback_later()
+    prepare(run)
     # A thread of a broad-scoped fixture may print while we tell of a report.
     in_step = screen.is_shared(config) or threading.active_count() > 1
     cwd = os.getcwd()
-    started = time.monotonic()
-    with contextlib.ExitStack() as ours:
+    holds = run.group is not None and run.group.runs_ahead and not in_step
 
-        def be_test_process() -> NoReturn:
-            os.close(reports)
-            os.close(answers)
-            in_child()
-            if output is not None:
-                output.use()
-            home = Home(wire.Writer(send_reports, held), read_answers, last_words)
-            child.run(
-                run.item, run.nextitem, run.options, home, stacks,
-                is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
-                group=run.group if run.goes_on else None,
-                in_step=in_step, log=run.is_logged, enter=sandbox.enter, cwd=cwd,
+    def be_test_process(beginning: start.Beginning) -> NoReturn:
+        in_child()
+
+        def make(home: Home) -> child.TestProcess:
+            return child.TestProcess(
+                config, run.options, home, is_shared=run.is_shared, rehearses=run.rehearses,
+                rehearsed=run.rehearsed, group=run.group if run.goes_on else None, in_step=in_step,
             )  # fmt: skip
 
-        try:
-            with contextlib.ExitStack() as theirs:
-                # Pipes and not a socket pair: a test may list its process' connections.
-                reports, send_reports = os.pipe()
-                ours.callback(os.close, reports)
-                theirs.callback(os.close, send_reports)
-                read_answers, answers = os.pipe()
-                ours.callback(os.close, answers)
-                theirs.callback(os.close, read_answers)
-                stacks = os.memfd_create("nsbox-stacks")
-                ours.callback(os.close, stacks)
-                output = None
-                if own_output:
-                    output = Output(config)
-                    ours.callback(output.close)
-                held = None
-                if run.group is not None and run.group.runs_ahead and not in_step:
-                    held = wire.Held()
-                    ours.callback(held.close)
-                last_words = wire.LastWords()
-                pid = sandbox.fork(be_test_process)
-        except OSError as error:
-            raise SandboxError(f"cannot fork into the sandbox: {error}") from error
-        timing.mark(config, "fork")
-        fixtures.hand_over_late_exceptions(config)
-        running = Running(pid, reports, answers, stacks, last_words, started)
-        ours.pop_all()
-    return Flight(run, sandbox, running, output, held)
+        def act(process: child.TestProcess) -> None:
+            process.run(run.item, run.nextitem, log=run.is_logged)
+
+        beginning.be(config, run.options, sandbox.enter, cwd, make, act)
+
+    try:
+        last_words, held = wire.LastWords(), wire.Held() if holds else None
+        pid, ends = start.fork(
+            config, sandbox.fork, be_test_process, last_words, own_output=own_output, held=held
+        )
+    except OSError as error:
+        raise SandboxError(f"cannot fork into the sandbox: {error}") from error
+    timing.mark(config, "fork")
+    fixtures.hand_over_late_exceptions(config)
+    return Flight(run, sandbox, ends.running(pid, last_words), ends.output, held)
+
+
+def prepare(run: ItemRun) -> None:
+    """Make ready for another process to run the item, which is forked from this one or has been."""
+    run.has_ended = False
+    screen.flush(run.config)
+    if run.config.pluginmanager.hasplugin("faulthandler"):
+        # A watchdog is a thread, which a fork does not copy: cancelling it in the child waits
+        # for it for ever, and pytest does so on every failure. The child starts its own.
+        faulthandler.cancel_dump_traceback_later()

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures
+from pytest_nsbox.run.owners import any_own
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Group:
 def may_run_ahead(config: pytest.Config) -> bool:
     """Whether the item after one is known before that is told of: the next of session.items.
 
-    Not where another plugin goes through the items, as pytest-xdist's worker does, nor where a
-    conftest hears of reports, and may stop the run at a test that has passed.
+    Not where another plugin goes through the items, as pytest-xdist's worker does, nor where code of
+    the project's own hears of reports, and may stop the run at a test that has passed.
     """
     loops = config.hook.pytest_runtestloop.get_hookimpls()
     hearers = [
@@ -52,7 +53,7 @@ def may_run_ahead(config: pytest.Config) -> bool:
     ]
     return all(
         i.wrapper or i.hookwrapper or i.function.__module__.startswith("_pytest.") for i in loops
-    ) and not any(i.function.__code__.co_filename.endswith("conftest.py") for i in hearers)
+    ) and not any_own(config, hearers)
 
 
 def scope_node(item: pytest.Item, scope: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import IO, Any
 
 import pytest
@@ -17,14 +18,16 @@ from _pytest.capture import EncodedFile, FDCapture
 class Output:
     """Two files in place of the session's; made before the fork, used after it."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, fds: Sequence[int] | None = None) -> None:
+        """``fds``: of those that another process has made."""
         self.captures = _captures(config)
         self.replaced: list[object] = []
         # Like pytest's own: without a name, on the host, for they may grow large.
-        self.files: list[IO[bytes]] = [
-            tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-            for _ in self.captures
-        ]
+        self.files: list[IO[bytes]] = (
+            [tempfile.TemporaryFile(buffering=0) for _ in self.captures]  # noqa: SIM115
+            if fds is None
+            else [open(fd, "r+b", buffering=0) for fd in fds]  # noqa: SIM115
+        )
 
     def use(self) -> None:
         """In the test process: capture into them. Capturing is suspended between two items."""

@@ -42,6 +42,7 @@ class Running:
         self.last_words = last_words
         self.started = started  # time.monotonic()
         self.timed_out = False
+        self.was_stopped = False  # then
         self.has_terminal = False
         self._due: list[object] = []
         # How it ended, and what it had used; known when it has.
@@ -80,6 +81,9 @@ class Running:
 
     def ask_for_stacks(self) -> None:
         """Have faulthandler write the stacks of all threads, and give it the time to."""
+        self.was_stopped = self._is_stopped()
+        if self.was_stopped:
+            return  # to let it go on for that would be to let it run on
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, child.STACKS_SIGNAL)
         size, deadline = -1, time.monotonic() + _STACKS_GRACE
@@ -89,6 +93,13 @@ class Running:
             if now == size > 0:
                 break
             size = now
+
+    def _is_stopped(self) -> bool:
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except (OSError, IndexError):
+            return False
 
     def _read_stacks(self) -> str:
         """What faulthandler has written, for a crash too; each stack only down to our own frames."""

@@ -10,12 +10,10 @@ import contextlib
 import faulthandler
 import os
 import signal
-import sys
-import traceback
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pytest
 from _pytest.logging import caplog_records_key
@@ -89,25 +87,31 @@ class TestProcess:
 
     __test__ = False
 
+    item: pytest.Item  # the one that runs
+
     def __init__(
         self,
-        item: pytest.Item,
+        config: pytest.Config,
         options: SandboxOptions,
         home: Home,
         *,
-        is_shared: bool,
-        rehearses: bool,
-        in_step: bool,
-        group: Group | None,
+        is_shared: bool = False,
+        rehearses: bool = False,
+        rehearsed: bool = False,
+        in_step: bool = False,
+        group: Group | None = None,
+        filters: Sequence[Any] = (),
     ) -> None:
         """``is_shared``: whether the controller has done more of the setup than to find it done.
 
-        ``group``: of whose items this is the first; None: it is the only one.
+        ``group``: of whose items it runs one after the other; None: it runs one.
+        ``filters``: of warnings, as they are around each test that it is told to run.
         """
-        self.config = item.config
-        self.session = item.session
+        self.config = config
+        self.session: pytest.Session = config.pluginmanager.getplugin("session")
         self.kept: list[object] = []  # of the controller: to let go of it would write to its pages
         self.group = group
+        self.filters = group.filters if group is not None else filters
         self.goes_on = group is not None
         # Whether it may be ahead of the controller, and whether it is, with the item that comes next.
         self.runs_ahead = group is not None and group.runs_ahead and not in_step
@@ -116,10 +120,10 @@ class TestProcess:
         self.home = home
         self.rehearses = rehearses
         self.in_step = in_step  # whether the controller puts something out meanwhile
-        self.mute: screen.Mute | None = None  # while setup hooks repeat what they rehearsed
+        # While setup hooks repeat what they rehearsed.
+        self.mute = screen.Mute(config) if rehearsed else None
         self.pid = _getpid()
-        self.take(item, is_shared=is_shared)
-        self.is_first = True  # whose broad-scoped setup was the controller's
+        self.is_shared = is_shared
 
     def take(self, item: pytest.Item, *, is_shared: bool) -> None:
         """Let this be the item that runs."""
@@ -134,11 +138,11 @@ class TestProcess:
         """Whether this is a child that the test forked, and that has come back: it has no say."""
         return _getpid() != self.pid
 
-    def run(self, nextitem: pytest.Item | None, *, log: bool) -> None:
+    def run(self, item: pytest.Item, nextitem: pytest.Item | None, *, log: bool) -> None:
         """Run the item, and those that the controller then names."""
-        self.kept.append(self.session._setupstate)
-        self.state = fixtures.use_test_process_state(self.item, self.begin_setup)
-        self.become_the_reporter(counting=log)
+        self.take(item, is_shared=self.is_shared)
+        self.is_first = True  # whose broad-scoped setup was the controller's
+        self.become_test_process(log=log)
         screen.keep_heading(self.config, "setup")
         if self.config.option.capture == "no" and os.isatty(0):
             self.take_terminal()
@@ -147,6 +151,20 @@ class TestProcess:
             self.keep_wrappers()
         while self.goes_on and not self.is_copy():
             self.obey(self.next_order())
+
+    def run_when_told(self) -> None:
+        """Wait for the controller to name an item, and run that."""
+        self.become_test_process(log=True)
+        self.keep_wrappers()
+        order = self.home.answer()
+        if (spent := timing.of(self.config)) is not None:
+            spent.skip()
+        self.obey(order)
+
+    def become_test_process(self, *, log: bool) -> None:
+        self.kept.append(self.session._setupstate)
+        self.state = fixtures.use_test_process_state(self.session, self.begin_setup)
+        self.become_the_reporter(counting=log)
 
     def run_item(self, nextitem: pytest.Item | None) -> None:
         """Run the item, and say how that ended."""
@@ -176,6 +194,7 @@ class TestProcess:
             "next": run + 1 if following else None,
             "goes_on": bool(following) and following[0] in self.group.indices,
             "screen": None,
+            "testsfailed": self.session.testsfailed,
         }
 
     def obey(self, order: Mapping[str, Any]) -> None:
@@ -192,8 +211,8 @@ class TestProcess:
         self.goes_on = order["goes_on"]
         self.take(item, is_shared=False)
         screen.adopt(self.config, order["screen"])
-        assert self.group is not None
-        warnings.filters[:] = self.group.filters  # type: ignore[index]
+        self.session.testsfailed = order["testsfailed"]
+        warnings.filters[:] = self.filters  # type: ignore[index]
         if self.has_strangers:  # the controller has them put out what they do
             self.mute = screen.Mute(self.config)
         item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
@@ -404,57 +423,3 @@ class TestProcess:
     def processes(self) -> list[Process]:
         """What is alive in the sandbox beside init and this process."""
         return [p for p in processes() if p.pid not in (1, _getpid())]
-
-
-def run(
-    item: pytest.Item,
-    nextitem: pytest.Item | None,
-    options: SandboxOptions,
-    home: Home,
-    stacks_fd: int,
-    *,
-    log: bool,
-    is_shared: bool,
-    rehearses: bool,
-    rehearsed: bool,
-    in_step: bool,
-    group: Group | None,
-    enter: Callable[[str], None],
-    cwd: str,
-) -> NoReturn:
-    """Be the test process of ``item``; ``home`` leads back. Never returns, never raises."""
-    global current
-    status = 1
-    try:
-        forked.freeze()
-        if (spent := timing.of(item.config)) is not None:
-            spent.begin_child()
-        enter(cwd)
-        timing.mark(item.config, "enter")
-        forked.adopt(item.config, options)
-        if options.timeout:
-            faulthandler.register(STACKS_SIGNAL, stacks_fd, all_threads=True)
-        if faulthandler.is_enabled():
-            faulthandler.enable(stacks_fd)  # a crash goes into its report, not on the terminal
-        current = TestProcess(
-            item,
-            options,
-            home,
-            is_shared=is_shared,
-            rehearses=rehearses,
-            in_step=in_step,
-            group=group,
-        )
-        if rehearsed:
-            current.mute = screen.Mute(item.config)
-        timing.mark(item.config, "adopt")
-        current.run(nextitem, log=log)
-        status = 0
-    except BaseException:
-        if current is None or not current.is_copy():
-            home.tell_trouble(traceback.format_exc())
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(BaseException):
-                stream.flush()
-        _exit(status)

@@ -21,6 +21,7 @@ CONTROLLER = (
     "broad setup",
     "acquire",
     "fork",
+    "order",
     "wait",
     "verdict, close",
     "teardown",
@@ -46,6 +47,10 @@ class Timing:
             self.roll()
         self._current[step] += now - self._last
         self._last = now
+
+    def skip(self) -> None:
+        """What was since the last mark is of no step."""
+        self._last = self._now()
 
     def roll(self) -> None:
         """The test at hand is one of all now."""

@@ -40,6 +40,9 @@ def signal_name(number: int) -> str:
         return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
-def timed_out(seconds: float) -> str:
+def timed_out(seconds: float, *, was_stopped: bool = False) -> str:
     """What the report of a test says that its timeout has ended."""
-    return f"Timeout: the test had not ended {seconds:g} s after its setup began; sandbox killed"
+    text = f"Timeout: the test had not ended {seconds:g} s after its setup began; sandbox killed"
+    if was_stopped:
+        text += " (its process was stopped, by SIGSTOP or by the terminal: it could show no stacks)"
+    return text

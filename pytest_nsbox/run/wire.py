@@ -250,15 +250,21 @@ class LastWords:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1 << 16)
+        self.is_heard = False
+
+    def reset(self) -> None:
+        """Be another process's."""
+        self._memory[0] = 0
+        self.is_heard = False
 
     def say(self, text: str) -> None:
         data = text.replace("\0", "").encode("utf-8", "backslashreplace")[: len(self._memory) - 1]
-        self._memory[: len(data)] = data
+        self._memory[: len(data) + 1] = data + b"\0"
 
     def hear(self) -> str:
-        """What has been said, "" for nothing. Once."""
+        """What has been said, "" for nothing."""
+        self.is_heard = True
         data = self._memory[: self._memory.find(b"\0")]
-        self._memory.close()
         return data.decode("utf-8", "replace")
 
 

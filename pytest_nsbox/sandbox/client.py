@@ -16,7 +16,10 @@ from typing import NamedTuple, NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWPID,
+    PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
+    drop_bounding,
     prctl,
     setns,
 )
@@ -86,6 +89,7 @@ class Client:
         self._asked_for: Kind | None = None
         self._prefetched: tuple[Kind, Sandbox] | None = None
         self.own_pid_namespace: int | None = None
+        self._is_close = False
         self.can_be_typed_on = False
         self.notes: dict[str, None] = {}  # what sandboxes leave out, in the order heard of
 
@@ -236,6 +240,23 @@ class Client:
                 os.close(fd)
         self._complaints = self.own_pid_namespace = self._supervisor = None
 
+    def come_close(self, user_namespace: int | None) -> None:
+        """Be for good as near to the sandboxes as one can be who forks into several of them.
+
+        In their user namespace, which all sandboxes of one supervisor share, if they have one, and
+        without what no test process keeps in its bounding set, which a new user namespace fills.
+        """
+        if self._is_close:
+            return
+        if user_namespace is not None:
+            dumpable = prctl(PR_GET_DUMPABLE)
+            setns(user_namespace)
+            if dumpable == 1:  # new credentials have taken it; 2 cannot be set, see prctl(2)
+                prctl(PR_SET_DUMPABLE, 1)
+        drop_bounding(self.other_capabilities)
+        self.other_capabilities = ()
+        self._is_close = True
+
     def prefetched_fds(self) -> Collection[int]:
         """What is open of the sandbox that waits for the next test, if one does."""
         return self._prefetched[1].fds() if self._prefetched is not None else ()
@@ -315,10 +336,12 @@ class Sandbox:
     ) -> None:
         self._client = client
         self.number = number
+        self.kinds = kinds  # of the namespaces that its fds lead to
         self.lacks = lacks  # parts that the machine refuses, see ``degrade``
         *namespaces, self._proc = fds
         self._namespaces = dict(zip(kinds, namespaces, strict=True))
-        self._inherited: list[descriptors.Inherited] = []
+        self._inherited: Sequence[descriptors.Inherited] = ()
+        self._is_joined = False
 
     def fork(self, run: Callable[[], NoReturn]) -> int:
         """A child that does ``run`` in the sandbox, as PID 2; its pid as seen here.
@@ -339,12 +362,33 @@ class Sandbox:
         self._inherited = descriptors.inherited({*self.fds(), *self._client.prefetched_fds()})
         own = self._client.own_pid_namespace
         if own is None:
+            self._is_joined = True
             return forker.fork_behind(self._join_all, run)
         setns(self._namespaces["pid"], CLONE_NEWPID)
         try:
             return forker.fork(run)
         finally:
             setns(own, CLONE_NEWPID)
+
+    def fork_sibling(
+        self, run: Callable[[], NoReturn], inherited: Sequence[descriptors.Inherited]
+    ) -> int:
+        """As ``fork``, by a process that does only this: the child is one of the caller's parent.
+
+        ``inherited``: what the caller has open of the host's.  One fork for rootless, too: the caller
+        stays in the user namespace, and has the last child's PID namespace for that of its children.
+        """
+        forker = self._client.forker
+        assert forker is not None
+        self._inherited = inherited
+        user = self._namespaces.pop("user", None)
+        try:
+            self._client.come_close(user)
+        finally:
+            if user is not None:
+                os.close(user)
+        setns(self._namespaces["pid"], CLONE_NEWPID)
+        return forker.fork_sibling(run)
 
     def _join_all(self) -> None:
         self._join()
@@ -363,7 +407,7 @@ class Sandbox:
         Raises OSError, also when ``cwd`` is not there.
         """
         client = self._client
-        if client.privileged:
+        if not self._is_joined:
             self._join()
         client.forget()
         self.close_fds()

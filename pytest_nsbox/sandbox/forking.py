@@ -123,6 +123,19 @@ class Forker:
         self._stack = self._stack or Stack()
         return self._forked(partial(_fork_from_between, self._stack, join, partial(self._run, run)))
 
+    def fork_sibling(self, run: Callable[[], NoReturn]) -> int:
+        """A child of the caller's parent that does ``run``. Raises OSError.
+
+        Only for a process with one thread, of CPython.
+        """
+        clone = partial(fork, CLONE_PARENT)
+        if self._lists is None:
+            return _fork_as_python_does(clone, run)
+        pid = self._forked(clone)
+        if pid == 0:
+            self._run(run)
+        return pid
+
     def _forked(self, fork: Callable[[], int]) -> int:
         """What ``fork`` gives, within what is registered for the parent."""
         assert self._lists is not None
@@ -248,6 +261,27 @@ def _fork_for_threads(run: Callable[[], NoReturn]) -> int:
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
+
+        def whole() -> NoReturn:
+            random.setstate(state)
+            run()
+
+        _be(whole)
+    return pid
+
+
+def _fork_as_python_does(clone: Callable[[], int], run: Callable[[], NoReturn]) -> int:
+    """``os.fork`` with another system call, see PyOS_BeforeFork in Python's C API."""
+    python, state = ctypes.pythonapi, random.getstate()
+    python.PyOS_BeforeFork()
+    pid = -1
+    try:
+        pid = clone()
+    finally:
+        if pid != 0:
+            python.PyOS_AfterFork_Parent()
+    if pid == 0:
+        python.PyOS_AfterFork_Child()
 
         def whole() -> NoReturn:
             random.setstate(state)

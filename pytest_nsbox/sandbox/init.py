@@ -27,7 +27,6 @@ def run(
     box: steps.Box,
     hostname: str | None,
     keep_capabilities: int,
-    other_capabilities: tuple[int, ...],
     kinds: Sequence[str],
 ) -> NoReturn:
     """Become the init of ``box``, whose namespaces are of those kinds; never returns.
@@ -54,7 +53,7 @@ def run(
         fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         # Nobody may join before that: a test has what we have, and could trace us.
-        privileges.drop(keep_capabilities, other_capabilities, traceable=False)
+        privileges.drop(keep_capabilities, traceable=False)
         message = {"notes": notes, "left_out": left_out}
         channel.send(supervisor, message, fds)
         for fd in fds:

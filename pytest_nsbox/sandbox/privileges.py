@@ -75,12 +75,13 @@ def all_but(keep: int) -> tuple[int, ...]:
     return tuple(bit for bit in range(last + 1) if not keep >> bit & 1)
 
 
-def drop(keep: int, others: tuple[int, ...], *, traceable: bool = True) -> None:
+def drop(keep: int, others: tuple[int, ...] = (), *, traceable: bool = True) -> None:
     """Keep only the capabilities of the mask ``keep``, for good; ``others`` is ``all_but(keep)``.
 
     ``keep`` must not name one that the caller does not have.  The bounding set bounds what the
-    uid 0 gets back from execve(2).  Who is not ``traceable`` has a ``/proc/PID`` that is closed to
-    its equals, too: no ``root``, no ``fd``, no ``mem``.
+    uid 0 gets back from execve(2); nobody need name ``others`` who has lost them in there already.
+    Who is not ``traceable`` has a ``/proc/PID`` that is closed to its equals, too: no ``root``, no
+    ``fd``, no ``mem``.
     """
     drop_bounding(others)
     capset(keep, keep, 0)

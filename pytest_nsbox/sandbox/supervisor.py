@@ -37,6 +37,7 @@ from pytest_nsbox.kernel.syscalls import (
     MS_PRIVATE,
     MS_REC,
     SyscallError,
+    drop_bounding,
     fork,
     in_words,
     mount,
@@ -80,11 +81,12 @@ class Supervisor:
         self.controller = controller  # pidfd
         self.rootless: bool = setup["rootless"]
         self.keep_capabilities: int = setup["keep_capabilities"]
-        self.other_capabilities = privileges.all_but(self.keep_capabilities)
         self.planner = stage(rootless=self.rootless)
         # Parts that a sandbox has not got, since the machine refuses them and the user lets it.
         self.lacks = degrade.refused(setup["degrade"], steps.TEMPLATES)
         self.planner.own_proc = "proc" not in self.lacks
+        # Of us, who execute nothing, for every init to inherit.
+        drop_bounding(privileges.all_but(self.keep_capabilities))
         self.plans: dict[str, rootfs.Plan] = {}  # by kind, without what changes from test to test
         self.stock: dict[str, deque[Ready]] = {}
         self.in_use: dict[int, Ready] = {}
@@ -228,7 +230,6 @@ class Supervisor:
                         box,
                         hostname,
                         self.keep_capabilities,
-                        self.other_capabilities,
                         kinds,
                     )
                 finally:

@@ -299,3 +299,52 @@ def test_lists_that_cannot_be_told_apart_are_left_alone() -> None:
         print(forker._lists, child(lambda: "works", forker))
     """
     assert run(code) == ["None works"]
+
+
+SIBLING = """
+def sibling(do, forker=None):
+    "What do() says in a child of ours that a child of ours has forked, and both parents' view of it."
+    forker = forker or Forker()
+    reading, writing = os.pipe()
+    pids, telling = os.pipe()
+    def middle():
+        def run():
+            os.write(writing, str(do()).encode())
+            os._exit(0)
+        os.write(telling, b"%d" % forker.fork_sibling(run))
+        os._exit(0)
+    os.waitpid(forker.fork(middle), 0)
+    pid = int(os.read(pids, 99))
+    assert os.waitpid(pid, 0) == (pid, 0)
+    os.close(writing)
+    with open(reading) as file:
+        return file.read()
+"""
+
+
+@pytest.mark.parametrize("lists", ["found", "not found"])
+def test_a_sibling_is_the_parents_child(lists: str) -> None:
+    code = f"""
+        forker, main = Forker(), os.getpid()
+        if {lists!r} == "not found":
+            forker._lists = None
+        random.seed(3)
+        print(sibling(lambda: os.getppid() == main, forker))
+        theirs = sibling(random.random, forker)
+        print(theirs == str(random.random()))
+        print(sibling(lambda: threading.get_native_id() == os.getpid(), forker))
+    """
+    assert run(SIBLING + textwrap.dedent(code)) == ["True"] * 3
+
+
+@pytest.mark.parametrize("lists", ["found", "not found"])
+def test_what_is_registered_is_called_for_a_sibling(lists: str) -> None:
+    code = f"""
+        said = []
+        os.register_at_fork(after_in_child=lambda: said.append("child"))
+        forker = Forker()
+        if {lists!r} == "not found":
+            forker._lists = None
+        print(sibling(lambda: said, forker))
+    """
+    assert run(SIBLING + textwrap.dedent(code)) == ["['child', 'child']"]

@@ -1,0 +1,215 @@
+"""Test processes in stock: when there is a template that makes them, for which items, and how many."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Any
+
+import pytest
+
+from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import fixtures, screen, timing
+from pytest_nsbox.run.flight import Flight, prepare
+from pytest_nsbox.run.item import ItemRun
+from pytest_nsbox.run.owners import any_own
+from pytest_nsbox.run.template import Template
+from pytest_nsbox.sandbox import heap
+from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
+from pytest_nsbox.sandbox.forking import is_single_threaded
+
+_WORTH = 3  # items to come: a template costs one fork, and saves each of them a part of its own
+_SPARE = 1  # test processes that wait beside one for each job: a fork may take longer than a test
+_PATIENCE = 3  # templates that do not work, before there is no other
+
+
+class Stock:
+    """One template at most, and what it has made."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        client: Client,
+        options_of: Callable[[pytest.Item], object],
+        jobs: int,
+        in_child: Callable[[], None],
+        *,
+        may_be_used: bool,
+        collapses: bool,
+    ) -> None:
+        """``in_child``: called in a template, to let go of what belongs to others.
+
+        ``collapses``: a template that is to fork often may put its memory into huge pages.
+        """
+        self.config = config
+        self.client = client
+        self.options_of = options_of
+        self.jobs = jobs
+        self.in_child = in_child
+        self.collapses = collapses
+        self._template: Template | None = None
+        self._indices: dict[pytest.Item, int] = {}
+        self._filters: list[Any] = []
+        self._may_be_used = may_be_used
+        self._patience = _PATIENCE
+        self.problems: list[str] = []
+
+    def begin(self, session: pytest.Session, filters: list[Any]) -> None:
+        """``filters``: of warnings, as they are around each test."""
+        self._filters = filters
+        self._may_be_used &= is_unchanging(self.config)
+        self._indices = {item: number for number, item in enumerate(session.items)}
+
+    def take(self, run: ItemRun, kind: Kind, generation: object) -> Flight | None:
+        """The item's test process, told to run it; None if it must be forked now."""
+        template = self._template
+        if (
+            template is None
+            or run.is_shared
+            or run.rehearsed
+            or not _is_usual(run)
+            or generation != template.generation
+            or fixtures.has_late_exceptions(self.config)
+            or not self._knows(run)
+        ):
+            return None
+        try:
+            ready = template.take((run.options, kind))
+        except SandboxError as error:
+            self._give_up(error)
+            return None
+        if ready is None:
+            return None
+        timing.mark(self.config, "acquire")
+        prepare(run)
+        flight = Flight(run, ready.sandbox, ready.running, ready.ends.output, None)
+        flight.order(
+            run=self._indices[run.item],
+            next=None if run.nextitem is None else self._indices[run.nextitem],
+            goes_on=False,
+            screen=None,
+        )
+        timing.mark(self.config, "order")
+        return flight
+
+    def refill(
+        self,
+        run: ItemRun,
+        kind: Kind,
+        generation: object,
+        key_of: Callable[[pytest.Item], tuple[SandboxOptions, Kind] | None],
+        acquire: Callable[[Kind], Sandbox],
+    ) -> Kind:
+        """Have test processes made for the items that follow the one of this run, which is of ``kind``.
+
+        ``key_of``: what the test process of an item is to have; None if it needs another, or none.
+        Returns the kind of sandbox that will be wanted next.
+        """
+        if not (self._may_be_used and _is_usual(run) and self._knows(run)):
+            return kind
+        coming = self._following(run.item, max(_WORTH, self.jobs + _SPARE + 1))
+        if self._template is not None and self._template.generation != generation:
+            self.end()
+        try:
+            if self._template is None:
+                if len(coming) < _WORTH or not is_alone():
+                    return kind
+                often = len(self._following(run.item, heap.FORKS)) == heap.FORKS
+                self._template = Template(
+                    self.config, self.client, self.options_of, generation, self._filters,
+                    own_output=self.jobs > 1, many=2 * self.jobs + 4,
+                    collapses=often and self.collapses, in_child=self.in_child,
+                )  # fmt: skip
+            for item in coming[self._template.stock : self.jobs + _SPARE]:
+                if (key := key_of(item)) is None:
+                    return kind
+                sandbox = acquire(key[1])
+                if sandbox.lacks:  # which the controller notes on the item, before it forks
+                    sandbox.close()
+                    self.end()
+                    self._may_be_used = False
+                    return kind
+                if not self._template.ask(self._indices[item], key, sandbox):
+                    sandbox.close()
+                    return kind
+        except (OSError, SandboxError) as error:
+            self._give_up(error)
+            return kind
+        after = coming[self._template.stock : self._template.stock + 1]
+        key = key_of(after[0]) if after else None
+        return kind if key is None else key[1]
+
+    def pids(self) -> list[int]:
+        """Of the processes that there are of it."""
+        if self._template is not None:
+            try:
+                return self._template.pids()
+            except SandboxError as error:
+                self._give_up(error)
+        return []
+
+    def end(self) -> None:
+        """Let nothing be left of it."""
+        if self._template is not None:
+            template, self._template = self._template, None
+            template.end()
+
+    def _give_up(self, error: Exception) -> None:
+        """Do without: who needs a test process forks it when it does, and says what is wrong then."""
+        self.end()
+        self._patience -= 1
+        if not self._patience:
+            self._may_be_used = False
+            self.problems.append(f"test processes are no longer forked ahead of time: {error}")
+
+    def close_fds(self) -> None:
+        """In a forked child: let go of what is the controller's."""
+        if self._template is not None:
+            self._template.close_fds()
+
+    def _knows(self, run: ItemRun) -> bool:
+        return run.item in self._indices and (run.nextitem is None or run.nextitem in self._indices)
+
+    def _following(self, item: pytest.Item, most: int) -> list[pytest.Item]:
+        """The items in a row that come after that one and have its parent, at most so many."""
+        first = self._indices[item] + 1
+        after = item.session.items[first : first + most]
+        return list(takewhile(lambda other: other.parent is item.parent, after))
+
+
+def _is_usual(run: ItemRun) -> bool:
+    return run.group is None and run.is_logged and not run.is_driven
+
+
+def is_unchanging(config: pytest.Config) -> bool:
+    """Whether nothing changes in the controller from test to test that a test could tell.
+
+    It might where code of the project's own hears there of tests and reports.
+    """
+    hook = config.hook
+    callers = (
+        hook.pytest_runtest_logstart,
+        hook.pytest_runtest_logreport,
+        hook.pytest_runtest_logfinish,
+        hook.pytest_report_from_serializable,
+        hook.pytest_report_teststatus,
+        hook.pytest_warning_recorded,
+        hook.pytest_nsbox_setup,
+        hook.pytest_nsbox_fork,
+        hook.pytest_nsbox_apply,
+    )
+    heard = [implementation for caller in callers for implementation in caller.get_hookimpls()]
+    protocol = hook.pytest_runtest_protocol.get_hookimpls()
+    return (
+        sys.implementation.name == "cpython"
+        and getattr(sys, "_is_gil_enabled", lambda: True)()
+        and not screen.is_shared(config)
+        and not any_own(config, [*heard, *(i for i in protocol if i.wrapper or i.hookwrapper)])
+    )
+
+
+def is_alone() -> bool:
+    """Whether a copy of this process would lack nothing: threads are not copied."""
+    return threading.active_count() == 1 and is_single_threaded()

@@ -1,0 +1,309 @@
+"""A template: a copy of the controller that forks test processes ahead of their turn.
+
+A fork write-protects the memory of the process that forks, who then pays a page fault for each page
+that it writes to; the controller would, for every test.  A template is forked from the controller once,
+and does nothing but fork.  What it forks enters its sandbox and waits to be told its item, which costs
+no time that a test would have to wait for, as long as there is a second processor.
+
+A template is what the controller was when it was made: it serves as long as nothing in there changes
+that a test could tell, and is ended with whatever it has made before a fixture runs in the controller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import pytest
+
+from pytest_nsbox.kernel.syscalls import PR_SET_PDEATHSIG, prctl
+from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import forked, start, timing, wire
+from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run.running import Running
+from pytest_nsbox.sandbox import channel, descriptors, heap
+from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
+
+_ANSWER_SECONDS = 60.0
+
+#: What a test process that waits is for: items with these options, which need this kind of sandbox.
+Key = tuple[SandboxOptions, Kind]
+
+
+class Ready(NamedTuple):
+    """A test process that waits for its item."""
+
+    sandbox: Sandbox
+    running: Running
+    ends: start.Ends
+
+
+class _Slot:
+    """Memory for the last words of one test process after the other."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.words = wire.LastWords()
+        self.is_asked = False
+        self.user: Running | None = None
+
+    def is_free(self) -> bool:
+        if self.user is None:
+            return not self.is_asked
+        return self.user.is_gone and self.words.is_heard
+
+
+class Template:
+    """The controller's side of one."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        client: Client,
+        options_of: Callable[[pytest.Item], object],
+        generation: object,
+        filters: list[Any],
+        *,
+        own_output: bool,
+        many: int,
+        collapses: bool,
+        in_child: Callable[[], None],
+    ) -> None:
+        """``many``: test processes that there may be of it; ``collapses``: it has huge pages.
+
+        Raises OSError, SandboxError.
+        """
+        self.config = config
+        self.generation = generation
+        self.asked: deque[tuple[Key, Sandbox, _Slot]] = deque()
+        self.ready: deque[tuple[Key, Ready]] = deque()
+        # Of all of them, made now: memory that is not shared by a fork would need an fd.
+        self._slots = [_Slot(number) for number in range(many)]
+        self._socket, theirs = channel.pair()
+        self._socket.settimeout(_ANSWER_SECONDS)
+        server = _Server(config, client, options_of, filters, theirs, own_output, collapses)
+        words = [slot.words for slot in self._slots]
+
+        def serve() -> NoReturn:
+            self._socket.close()
+            in_child()
+            server.serve(words)
+
+        assert client.forker is not None
+        try:
+            with theirs:
+                self._pid = client.forker.fork(serve)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def ask(self, index: int, key: Key, sandbox: Sandbox) -> bool:
+        """Have a test process made in the sandbox; False if that cannot be now. Raises SandboxError.
+
+        ``index``: in session.items of an item with the options of ``key``.
+        """
+        free = next((slot for slot in self._slots if slot.is_free()), None)
+        if free is None:
+            return False
+        free.words.reset()
+        free.is_asked, free.user = True, None
+        request = {
+            "item": index,
+            "slot": free.number,
+            "sandbox": sandbox.number,
+            "kinds": sandbox.kinds,
+        }
+        try:
+            channel.send(self._socket, request, list(sandbox.fds()))
+        except OSError as error:
+            _close(sandbox)
+            raise SandboxError(f"the template of test processes has gone: {error}") from error
+        self.asked.append((key, sandbox, free))
+        return True
+
+    @property
+    def stock(self) -> int:
+        """How many test processes there are, or will be."""
+        return len(self.asked) + len(self.ready)
+
+    def pids(self) -> list[int]:
+        """Of the template, and of what is ready. Raises SandboxError."""
+        while self.asked and _is_readable(self._socket.fileno()):
+            self._collect()
+        return [self._pid, *(ready.running.pid for _, ready in self.ready)]
+
+    def take(self, key: Key) -> Ready | None:
+        """The next test process, if it is alive and as the key says. Raises SandboxError."""
+        if not self.ready and self.asked:
+            self._collect()
+        while self.ready:
+            found, ready = self.ready.popleft()
+            if found == key and not _is_readable(ready.running.pidfd):
+                return ready
+            _discard(ready)
+        return None
+
+    def _collect(self) -> None:
+        """Take in the answer to the oldest question."""
+        key, sandbox, slot = self.asked.popleft()
+        try:
+            answer, fds = channel.receive(self._socket)
+        except (EOFError, OSError) as error:
+            _close(sandbox)
+            raise SandboxError(f"the template of test processes has gone: {error}") from error
+        if "error" in answer:
+            _close(sandbox)
+            raise SandboxError(answer["error"])
+        ends = start.Ends.received(self.config, fds)
+        try:
+            running = ends.running(answer["pid"], slot.words)
+        except OSError as error:
+            _close(sandbox)
+            raise SandboxError(f"cannot use a test process of the template: {error}") from error
+        slot.is_asked, slot.user = False, running
+        self.ready.append((key, Ready(sandbox, running, ends)))
+
+    def end(self) -> None:
+        """End it, and what it has made that nobody has taken."""
+        with contextlib.suppress(SandboxError):
+            while self.asked:
+                self._collect()
+        for _, sandbox, _ in self.asked:
+            _close(sandbox)
+        self.asked.clear()
+        self._socket.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        while self.ready:
+            _discard(self.ready.popleft()[1])
+
+    def close_fds(self) -> None:
+        """In a forked child: let go of what is the controller's."""
+        self._socket.close()
+        for _, sandbox, _ in self.asked:
+            sandbox.close_fds()
+        for _, ready in self.ready:
+            ready.running.close_fds()
+            ready.sandbox.close_fds()
+            if ready.ends.output is not None:
+                ready.ends.output.close()
+
+
+def _is_readable(fd: int) -> bool:
+    """Whether there is something to be read, or a pidfd's process has ended."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _discard(ready: Ready) -> None:
+    ready.running.last_words.hear()
+    ready.running.end()
+    if ready.ends.output is not None:
+        ready.ends.output.close()
+    _close(ready.sandbox)
+
+
+def _close(sandbox: Sandbox) -> None:
+    with contextlib.suppress(SandboxError):
+        sandbox.close()
+
+
+class _Server:
+    """The template's side."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        client: Client,
+        options_of: Callable[[pytest.Item], object],
+        filters: list[Any],
+        requests: socket.socket,
+        own_output: bool,
+        collapses: bool,
+    ) -> None:
+        self.config = config
+        self.client = client
+        self.options_of = options_of
+        self.filters = filters
+        self.requests = requests
+        self.own_output = own_output
+        self.collapses = collapses
+        self.controller = os.getpid()
+        self.cwd = os.getcwd()
+
+    def serve(self, words: list[wire.LastWords]) -> NoReturn:
+        """Fork as often as it is asked to. Never returns, never raises."""
+        try:
+            os.setpgid(0, 0)  # ^C is for pytest
+            self.client.forget()
+            inherited = descriptors.inherited({self.requests.fileno()})
+            forked.freeze()
+            if self.collapses:
+                heap.collapse()
+            while True:
+                self.be_mortal()
+                request, fds = channel.receive(self.requests)
+                if (spent := timing.of(self.config)) is not None:
+                    spent.skip()
+                sandbox = Sandbox(self.client, request["sandbox"], request["kinds"], fds)
+                try:
+                    options = self.options(request["item"])
+                    pid, ends = self.fork(options, sandbox, inherited, words[request["slot"]])
+                except OSError as error:
+                    text = f"cannot fork into the sandbox: {error}"
+                    channel.send(self.requests, {"error": text})
+                else:
+                    channel.send(self.requests, {"pid": pid}, ends.fds())
+                    ends.close()
+                sandbox.close_fds()
+        except EOFError:
+            pass
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                channel.send(self.requests, {"error": traceback.format_exc()})
+        finally:
+            os._exit(0)
+
+    def be_mortal(self) -> None:
+        """End with the controller; said again after each change of credentials, which forgets it."""
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.controller:
+            os._exit(0)
+
+    def options(self, item: int) -> SandboxOptions:
+        session: Any = self.config.pluginmanager.getplugin("session")
+        found = self.options_of(session.items[item])
+        assert isinstance(found, SandboxOptions)
+        return found
+
+    def fork(
+        self,
+        options: SandboxOptions,
+        sandbox: Sandbox,
+        inherited: list[descriptors.Inherited],
+        words: wire.LastWords,
+    ) -> tuple[int, start.Ends]:
+        def fork_into(begin: Callable[[], NoReturn]) -> int:
+            return sandbox.fork_sibling(begin, inherited)
+
+        def be(beginning: start.Beginning) -> NoReturn:
+            self.requests.close()
+            beginning.be(
+                self.config,
+                options,
+                sandbox.enter,
+                self.cwd,
+                lambda home: child.TestProcess(self.config, options, home, filters=self.filters),
+                child.TestProcess.run_when_told,
+            )
+
+        return start.fork(self.config, fork_into, be, words, own_output=self.own_output)

@@ -1,0 +1,379 @@
+"""Test processes that are forked ahead of their turn: they make no difference but of time."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers.host import Host, until
+
+Run = Callable[..., pytest.RunResult]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+TIMING = "--nsbox-debug=timing"
+
+
+def forked_ahead(result: pytest.RunResult) -> bool:
+    """Whether a test process of that run, which had TIMING, waited for the order to run its item."""
+    return any(re.match(r"  order +[\d.]+$", line) for line in result.outlines)
+
+
+MANY = """
+    import pytest
+
+    @pytest.mark.parametrize("number", range(8))
+    def test_number(number):
+        pass
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_the_tests_of_a_module_are(pytester: pytest.Pytester, run_pytest: Run, jobs: str) -> None:
+    pytester.makepyfile(MANY)
+    result = run_pytest("--nsbox=all", TIMING, f"--nsbox-jobs={jobs}")
+    result.assert_outcomes(passed=8)
+    assert forked_ahead(result)
+
+
+@pytest.mark.parametrize(
+    "conftest",
+    [
+        "def pytest_runtest_logreport(report): pass",
+        "def pytest_nsbox_apply(item): pass",
+        "import pytest\n@pytest.hookimpl(wrapper=True)\ndef pytest_runtest_protocol(): return (yield)",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+    ],
+    ids=["hears reports", "applies", "is around tests", "has a thread"],
+)
+def test_none_is_where_the_controller_may_change_from_test_to_test(
+    pytester: pytest.Pytester, run_pytest: Run, conftest: str
+) -> None:
+    pytester.makeconftest(conftest)
+    pytester.makepyfile(MANY)
+    result = run_pytest("--nsbox=all", TIMING)
+    result.assert_outcomes(passed=8)
+    assert not forked_ahead(result)
+
+
+@pytest.mark.parametrize("is_the_projects_own", [True, False])
+def test_they_are_where_a_plugin_hears_of_reports_that_is_not_the_projects_own(
+    pytester: pytest.Pytester,
+    run_pytest: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    short_tmp: Path,
+    is_the_projects_own: bool,
+) -> None:
+    directory = pytester.path if is_the_projects_own else short_tmp
+    (directory / "hearer.py").write_text("def pytest_runtest_logreport(report): pass")
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+    pytester.makepyfile(MANY)
+    result = run_pytest("--nsbox=all", TIMING, "-p", "hearer")
+    result.assert_outcomes(passed=8)
+    assert forked_ahead(result) != is_the_projects_own
+
+
+def test_none_is_where_the_ini_forbids_it(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(MANY)
+    result = run_pytest("--nsbox=all", TIMING, "-o", "nsbox_fork_ahead=never")
+    result.assert_outcomes(passed=8)
+    assert not forked_ahead(result)
+
+
+def test_none_is_where_tests_write_on_the_terminal(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makepyfile(MANY)
+    assert not forked_ahead(run_pytest("--nsbox=all", TIMING, "-s"))
+
+
+SHARED = """
+    import os
+    import pytest
+
+    STATE = []
+
+    @pytest.fixture(scope="module", params=["a", "b"])
+    def param(request):
+        STATE.append(request.param)
+        yield request.param
+        STATE.remove(request.param)
+
+    @pytest.mark.parametrize("number", range(5))
+    def test_first(number, param):
+        assert STATE == [param]
+
+    class TestIn:
+        @pytest.fixture(scope="class", autouse=True)
+        def of_class(self):
+            STATE.append("class")
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_class(self, number):
+            assert STATE == ["b", "class"]
+
+    @pytest.mark.sandbox
+    @pytest.mark.parametrize("number", range(5))
+    def test_after(number):
+        assert STATE == ["b", "class"]
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_they_have_what_broad_fixtures_have_set_up_and_torn_down(
+    pytester: pytest.Pytester, run_pytest: Run, jobs: str
+) -> None:
+    pytester.makepyfile(SHARED)
+    result = run_pytest("--nsbox=all", TIMING, f"--nsbox-jobs={jobs}")
+    result.assert_outcomes(passed=20)
+    assert forked_ahead(result)
+
+
+def test_they_have_what_a_bare_test_has_changed(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        STATE = []
+        sandboxed = pytest.mark.sandbox
+        five = pytest.mark.parametrize("number", range(5))
+
+        @sandboxed
+        @five
+        def test_before(number): assert STATE == []
+
+        def test_bare(): STATE.append(os.getpid())
+
+        @sandboxed
+        @five
+        def test_after(number): assert STATE and STATE != [os.getpid()]
+        """
+    )
+    result = run_pytest(TIMING)
+    result.assert_outcomes(passed=11)
+    assert forked_ahead(result)
+
+
+def test_they_know_how_many_tests_have_failed(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_number(number, request):
+            assert request.session.testsfailed == (number + 1) // 2
+            assert number % 2
+        """
+    )
+    result = run_pytest("--nsbox=all", TIMING, "--tb=line")
+    result.assert_outcomes(passed=4, failed=4)
+    assert forked_ahead(result)
+
+
+def test_each_has_its_own_options(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", [
+            pytest.param(n, marks=pytest.mark.sandbox(env={"X": str(n % 2)}) if n % 3 else ())
+            for n in range(12)
+        ])
+        def test_number(number):
+            assert os.environ.get("X") == (str(number % 2) if number % 3 else None)
+        """
+    )
+    run_pytest("--nsbox=all", TIMING).assert_outcomes(passed=12)
+
+
+def test_their_timeout_begins_with_their_turn(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makepyfile(
+        """
+        import time
+        import pytest
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_number(number): time.sleep(0.8)
+        """
+    )
+    result = run_pytest("--nsbox=all", TIMING, "-o", "nsbox_timeout=1.5")
+    result.assert_outcomes(passed=5)
+    assert forked_ahead(result)
+
+
+ALIKE = """
+    import os
+    import pytest
+
+    def look():
+        status = open("/proc/self/status").read()
+        fields = ("Cap", "NoNewPrivs", "Seccomp:", "Uid", "Gid", "Groups", "Sig", "Shd")
+        found = [line for line in status.splitlines() if line.startswith(fields)]
+        found.append((os.getpid(), os.getppid(), os.getpgrp(), os.getcwd(), os.umask(0)))
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        found.append(sorted(
+            os.readlink(link).rstrip("[]0123456789") for link in links if os.path.islink(link)
+        ))
+        found.append(os.stat("/proc/self/fd").st_uid)
+        return found
+
+    @pytest.mark.parametrize("number", range(6))
+    def test_number(number):
+        import gc, random, threading, signal, faulthandler
+        found = [*look(), random.random(), threading.get_native_id(), gc.isenabled()]
+        found += [signal.getsignal(signal.SIGINT), faulthandler.is_enabled()]
+        with open("found", "a") as file:
+            print(found, file=file)
+"""
+
+
+def test_they_are_as_one_that_is_forked_when_it_is_needed(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makepyfile(ALIKE)
+    found = pytester.path / "found"
+    result = run_pytest("--nsbox=all", TIMING, "-o", f"nsbox_keep={found}")
+    result.assert_outcomes(passed=6)
+    assert forked_ahead(result)
+    first, *others = found.read_text().splitlines()
+    assert others == [first] * 5
+
+
+FAULTS = {
+    "the template is killed": "os.kill(template._pid, signal.SIGKILL)",
+    "it stands still for a while": """os.kill(template._pid, signal.SIGSTOP)
+    subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -CONT {template._pid}"])""",
+    "what waits is killed": """template._collect()
+    template.ready[0][1].running.kill()""",
+    "the supervisor is killed": """template._collect()
+    signal.pidfd_send_signal(client._supervisor, signal.SIGKILL)
+    select.select([template.ready[0][1].running.pidfd], [], [])""",
+}
+
+
+_HARM = """
+import os, select, signal, subprocess
+from pytest_nsbox.run.template import Template
+from pytest_nsbox.sandbox.client import Client
+
+ask, acquire = Template.ask, Client.acquire
+client, count = None, 0
+
+def harm(template):
+    HARM
+
+def ask_and_harm(self, *args):
+    global count
+    asked = ask(self, *args)
+    count += 1
+    if count == 3:
+        harm(self)
+    return asked
+
+def acquire_and_remember(self, *args, **kwargs):
+    global client
+    client = self
+    return acquire(self, *args, **kwargs)
+
+Template.ask, Client.acquire = ask_and_harm, acquire_and_remember
+"""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_ends_before_its_turn_is_replaced(
+    pytester: pytest.Pytester, run_pytest: Run, host: Host, fault: str
+) -> None:
+    pytester.makeconftest(_HARM.replace("HARM", FAULTS[fault]))
+    pytester.makepyfile(MANY)
+    result = run_pytest("--nsbox=all", TIMING)
+    outcomes = result.parseoutcomes()
+    if fault == "the supervisor is killed":  # and with it the test that runs
+        assert outcomes.pop("passed") >= 7
+        assert sum(outcomes.values()) <= 1
+        assert result.stdout.str().count("was killed by SIGKILL") <= 1
+    else:
+        assert outcomes == {"passed": 8}
+    assert forked_ahead(result)
+    host.assert_clean()
+
+
+def test_a_template_that_cannot_fork_is_done_without_and_told(
+    pytester: pytest.Pytester, run_pytest: Run, host: Host
+) -> None:
+    pytester.makeconftest(
+        """
+        import errno
+        from pytest_nsbox.sandbox.client import Sandbox
+
+        def refused(self, *args):
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        Sandbox.fork_sibling = refused
+        """
+    )
+    pytester.makepyfile(MANY)
+    result = run_pytest("--nsbox=all")
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(
+        ["test processes are no longer forked ahead of time: cannot fork into the sandbox: *"]
+    )
+    host.assert_clean()
+
+
+def test_a_test_that_dies_is_told_and_the_next_ones_run(
+    pytester: pytest.Pytester, run_pytest: Run, host: Host
+) -> None:
+    pytester.makepyfile(
+        """
+        import os, signal
+        import pytest
+
+        @pytest.mark.parametrize("number", range(9))
+        def test_number(number):
+            if number % 3 == 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+        """
+    )
+    result = run_pytest("--nsbox=all", TIMING)
+    result.assert_outcomes(passed=6, failed=3)
+    assert forked_ahead(result)
+    host.assert_clean()
+
+
+IN_THE_MIDDLE = """
+    import os, time
+    import pytest
+
+    @pytest.mark.parametrize("number", range(9))
+    def test_number(number):
+        if number == 4:
+            print("here", flush=True)
+            open("here", "w").close()
+            time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_nothing_is_left_when_the_controller_is_ended(
+    pytester: pytest.Pytester, start_pytest: Start, host: Host, name: str
+) -> None:
+    pytester.makepyfile(IN_THE_MIDDLE)
+    process = start_pytest("-p", "nsbox", "--nsbox=all", "-o", f"nsbox_bind={pytester.path}:rw")
+    assert until((pytester.path / "here").exists, 30)
+    os.kill(process.pid, signal.Signals[name])
+    process.communicate(timeout=30)
+    host.assert_clean()
+
+
+def test_under_xdist_each_worker_has_its_own(
+    pytester: pytest.Pytester, run_pytest: Run, host: Host
+) -> None:
+    pytester.makepyfile(MANY.replace("range(8)", "range(40)"))
+    run_pytest("--nsbox=all", "-n2").assert_outcomes(passed=40)
+    host.assert_clean()
