@@ -18,7 +18,6 @@ from pytest_nsbox.run.owners import any_own
 from pytest_nsbox.run.template import Template
 from pytest_nsbox.sandbox import heap
 from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
-from pytest_nsbox.sandbox.forking import is_single_threaded
 
 _WORTH = 3  # items to come: a template costs one fork, and saves each of them a part of its own
 _SPARE = 1  # test processes that wait beside one for each job: a fork may take longer than a test
@@ -114,7 +113,7 @@ class Stock:
             self.end()
         try:
             if self._template is None:
-                if len(coming) < _WORTH or not is_alone():
+                if len(coming) < _WORTH or threading.active_count() > 1:
                     return kind
                 often = len(self._following(run.item, heap.FORKS)) == heap.FORKS
                 self._template = Template(
@@ -208,8 +207,3 @@ def is_unchanging(config: pytest.Config) -> bool:
         and not screen.is_shared(config)
         and not any_own(config, [*heard, *(i for i in protocol if i.wrapper or i.hookwrapper)])
     )
-
-
-def is_alone() -> bool:
-    """Whether a copy of this process would lack nothing: threads are not copied."""
-    return threading.active_count() == 1 and is_single_threaded()
