@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import select
 import signal
 import socket
 from pathlib import Path
@@ -25,6 +26,16 @@ def get(path: str) -> tuple[int, bytes]:
     body = response.read()
     connection.close()
     return response.status, body
+
+
+def kill(pid: int) -> None:
+    """Kill the process, and wait until it is dead: until then it may still take a connection."""
+    process = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([process], [], [], 10)[0]
+    finally:
+        os.close(process)
 
 
 def test_port_in_use_is_reported(larder: Larder) -> None:
@@ -63,6 +74,6 @@ def test_fetch_starts_the_daemon(larder: Larder, origin: Path) -> None:
 def test_a_killed_daemon_is_replaced(larder: Larder, origin: Path) -> None:
     larder("start")
     killed = int(PID_FILE.read_text())
-    os.kill(killed, signal.SIGKILL)
+    kill(killed)
     assert larder("fetch", origin.as_uri()).code == 0
     assert int(PID_FILE.read_text()) != killed
