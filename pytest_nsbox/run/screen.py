@@ -80,7 +80,7 @@ class Mute:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        null = os.open(os.devnull, os.O_WRONLY)
+        null = _nowhere()
         self.saved = {fd: os.dup(fd) for fd in _ways_out(config)}
         for fd in self.saved:
             os.dup2(null, fd, inheritable=fd < 3)
@@ -92,6 +92,13 @@ class Mute:
             if not _is_captured(self.config, fd):
                 os.dup2(saved, fd, inheritable=fd < 3)
             os.close(saved)
+
+
+def _nowhere() -> int:
+    try:
+        return os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # a test has changed its root
+        return os.memfd_create("nsbox-nowhere")
 
 
 def _ways_out(config: pytest.Config) -> list[int]:

@@ -222,7 +222,8 @@ class TestProcess:
         self.unmute()
         self.run_item(nextitem)
         if self.has_strangers:
-            self.mute = screen.Mute(self.config)
+            with contextlib.suppress(OSError):  # a test may have closed what there is to be muted
+                self.mute = screen.Mute(self.config)
 
     def keep_wrappers(self) -> None:
         """Have nobody but us run the next item, within what is around each (warnings, faulthandler)."""
