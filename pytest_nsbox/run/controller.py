@@ -357,7 +357,8 @@ class Controller:
         ahead = max(0, min(later, self.fleet.jobs + 1))
         try:
             sockets = self.look_for_sockets(run.item.session)
-            kind = self.places.kind(run.options, sockets, self.belongings.look())
+            belongings = self.belongings.look()
+            kind = self.places.kind(run.options, sockets, belongings)
             flight = self.stock.take(run, kind, self._generation)
             self.fleet.add(flight or self.retried(lambda: self.launch(run, kind, ahead)))
         except SandboxError as error:
@@ -370,7 +371,7 @@ class Controller:
                 options = self.options_here(item)
                 if not isinstance(options, SandboxOptions) or scope_node(item, options.scope):
                     return None
-                return options, self.places.kind(options, sockets, self.belongings.look())
+                return options, self.places.kind(options, sockets, belongings)
 
             acquire = partial(self.client.acquire, ahead=ahead)
             kind = self.stock.refill(run, kind, self._generation, key_of, acquire)

@@ -87,10 +87,8 @@ class Beginning(NamedTuple):
             forked.adopt(config, options)
             if options.timeout:
                 faulthandler.register(child.STACKS_SIGNAL, self.stacks, all_threads=True)
-            if faulthandler.is_enabled():
-                faulthandler.enable(
-                    self.stacks
-                )  # a crash goes into its report, not on the terminal
+            if faulthandler.is_enabled():  # a crash goes into its report, not on the terminal
+                faulthandler.enable(self.stacks)
             child.current = make(self.home)
             timing.mark(config, "adopt")
             act(child.current)

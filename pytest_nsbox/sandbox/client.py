@@ -16,8 +16,6 @@ from typing import NamedTuple, NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWPID,
-    PR_GET_DUMPABLE,
-    PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
     drop_bounding,
     prctl,
@@ -249,10 +247,8 @@ class Client:
         if self._is_close:
             return
         if user_namespace is not None:
-            dumpable = prctl(PR_GET_DUMPABLE)
-            setns(user_namespace)
-            if dumpable == 1:  # new credentials have taken it; 2 cannot be set, see prctl(2)
-                prctl(PR_SET_DUMPABLE, 1)
+            with privileges.kept_dumpable():
+                setns(user_namespace)
         drop_bounding(self.other_capabilities)
         self.other_capabilities = ()
         self._is_close = True

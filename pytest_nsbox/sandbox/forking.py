@@ -22,19 +22,17 @@ import types
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_PARENT,
     MADV_NOHUGEPAGE,
-    PR_GET_DUMPABLE,
-    PR_SET_DUMPABLE,
     clone_vfork,
     fork,
     libc_fork,
     madvise,
-    prctl,
 )
+from pytest_nsbox.sandbox.privileges import kept_dumpable
 
 Handler = Callable[[], object]
 
@@ -180,13 +178,11 @@ class Stack:
 def _fork_from_between(stack: Stack, join: Callable[[], None], run: Callable[[], NoReturn]) -> int:
     """With one copy of our memory: the process between shares it with us, who stand still."""
     found: list[int | BaseException] = []
-    dumpable = prctl(PR_GET_DUMPABLE)
 
     def between() -> None:
         try:
-            join()
-            if dumpable == 1:  # a property of the memory; 2 cannot be set, see prctl(2)
-                prctl(PR_SET_DUMPABLE, 1)
+            with kept_dumpable():  # a property of the memory
+                join()
             pid = fork(CLONE_PARENT)
             if pid == 0:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -261,12 +257,7 @@ def _fork_for_threads(run: Callable[[], NoReturn]) -> int:
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-
-        def whole() -> NoReturn:
-            random.setstate(state)
-            run()
-
-        _be(whole)
+        _be(run, state)
     return pid
 
 
@@ -282,18 +273,18 @@ def _fork_as_python_does(clone: Callable[[], int], run: Callable[[], NoReturn]) 
             python.PyOS_AfterFork_Parent()
     if pid == 0:
         python.PyOS_AfterFork_Child()
-
-        def whole() -> NoReturn:
-            random.setstate(state)
-            run()
-
-        _be(whole)
+        _be(run, state)
     return pid
 
 
-def _be(run: Callable[[], NoReturn]) -> NoReturn:
-    """Do it in a child, which must never come back into the session that it has a copy of."""
+def _be(run: Callable[[], NoReturn], state: Any = None) -> NoReturn:
+    """Do it in a child, which must never come back into the session that it has a copy of.
+
+    ``state``: of ``random``, where a handler of the fork has seeded that anew.
+    """
     try:
+        if state is not None:
+            random.setstate(state)
         run()
     finally:
         os._exit(1)

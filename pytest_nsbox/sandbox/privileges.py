@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pytest_nsbox.kernel.syscalls import PR_SET_DUMPABLE, capset, drop_bounding, prctl
+import contextlib
+from collections.abc import Iterator
+
+from pytest_nsbox.kernel.syscalls import (
+    PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE,
+    capset,
+    drop_bounding,
+    prctl,
+)
 
 # linux/capability.h
 CAP_SYS_ADMIN = 21
@@ -73,6 +82,15 @@ def all_but(keep: int) -> tuple[int, ...]:
     except FileNotFoundError:
         return ()
     return tuple(bit for bit in range(last + 1) if not keep >> bit & 1)
+
+
+@contextlib.contextmanager
+def kept_dumpable() -> Iterator[None]:
+    """What is done within, such as joining a user namespace, leaves the caller as dumpable as it was."""
+    before = prctl(PR_GET_DUMPABLE)
+    yield
+    if before == 1:  # 2 cannot be set, see prctl(2)
+        prctl(PR_SET_DUMPABLE, 1)
 
 
 def drop(keep: int, others: tuple[int, ...] = (), *, traceable: bool = True) -> None:
