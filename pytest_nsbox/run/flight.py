@@ -22,9 +22,8 @@ from _pytest.outcomes import Exit
 from _pytest.runner import CallInfo
 from _pytest.warnings import catch_warnings_for_item
 
-from pytest_nsbox.run import fixtures, screen, start, timing, verdict, wire
+from pytest_nsbox.run import fixtures, forked, screen, start, timing, verdict, wire
 from pytest_nsbox.run import test_process as child
-from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.output import Output
 from pytest_nsbox.run.running import Running
@@ -253,11 +252,12 @@ def launch(
 
     def be_test_process(beginning: start.Beginning) -> NoReturn:
         in_child()
+        forked.freeze()
 
-        def make(home: Home) -> child.TestProcess:
+        def make() -> child.TestProcess:
             return child.TestProcess(
-                config, run.options, home, is_shared=run.is_shared, rehearses=run.rehearses,
-                rehearsed=run.rehearsed, group=run.group if run.goes_on else None, in_step=in_step,
+                config, is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
+                group=run.group if run.goes_on else None, in_step=in_step,
             )  # fmt: skip
 
         def act(process: child.TestProcess) -> None:

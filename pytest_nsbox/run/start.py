@@ -71,13 +71,12 @@ class Beginning(NamedTuple):
         options: SandboxOptions,
         enter: Callable[[str], None],
         cwd: str,
-        make: Callable[[Home], child.TestProcess],
+        make: Callable[[], child.TestProcess],
         act: Callable[[child.TestProcess], None],
     ) -> NoReturn:
         """Be a test process that does ``act`` in the sandbox that ``enter`` leads to. Never raises."""
         status = 1
         try:
-            forked.freeze()
             if (spent := timing.of(config)) is not None:
                 spent.begin_child()
             if self.output is not None:
@@ -89,9 +88,10 @@ class Beginning(NamedTuple):
                 faulthandler.register(child.STACKS_SIGNAL, self.stacks, all_threads=True)
             if faulthandler.is_enabled():  # a crash goes into its report, not on the terminal
                 faulthandler.enable(self.stacks)
-            child.current = make(self.home)
+            process = make()
+            process.begin(options, self.home)
             timing.mark(config, "adopt")
-            act(child.current)
+            act(process)
             status = 0
         except BaseException:
             if child.current is None or not child.current.is_copy():

@@ -233,12 +233,12 @@ class _Server:
         self.config = config
         self.client = client
         self.options_of = options_of
-        self.filters = filters
         self.requests = requests
         self.own_output = own_output
         self.collapses = collapses
         self.controller = os.getpid()
         self.cwd = os.getcwd()
+        self.process = child.TestProcess(config, filters=filters)  # what all that we fork become
 
     def serve(self, words: list[wire.LastWords]) -> NoReturn:
         """Fork as often as it is asked to. Never returns, never raises."""
@@ -246,6 +246,7 @@ class _Server:
             os.setpgid(0, 0)  # ^C is for pytest
             self.client.forget()
             inherited = descriptors.inherited({self.requests.fileno()})
+            self.process.become_ready()
             forked.freeze()
             if self.collapses:
                 heap.collapse()
@@ -302,7 +303,7 @@ class _Server:
                 options,
                 sandbox.enter,
                 self.cwd,
-                lambda home: child.TestProcess(self.config, options, home, filters=self.filters),
+                lambda: self.process,
                 child.TestProcess.run_when_told,
             )
 

@@ -92,8 +92,6 @@ class TestProcess:
     def __init__(
         self,
         config: pytest.Config,
-        options: SandboxOptions,
-        home: Home,
         *,
         is_shared: bool = False,
         rehearses: bool = False,
@@ -116,14 +114,19 @@ class TestProcess:
         # Whether it may be ahead of the controller, and whether it is, with the item that comes next.
         self.runs_ahead = group is not None and group.runs_ahead and not in_step
         self.is_ahead = False
-        self.options = options
-        self.home = home
         self.rehearses = rehearses
         self.in_step = in_step  # whether the controller puts something out meanwhile
         # While setup hooks repeat what they rehearsed.
         self.mute = screen.Mute(config) if rehearsed else None
-        self.pid = _getpid()
         self.is_shared = is_shared
+
+    def begin(self, options: SandboxOptions, home: Home) -> None:
+        """From here on this is the process that we are in."""
+        global current
+        self.options = options
+        self.home = home
+        self.pid = _getpid()
+        current = self
 
     def take(self, item: pytest.Item, *, is_shared: bool) -> None:
         """Let this be the item that runs."""
@@ -152,10 +155,13 @@ class TestProcess:
         while self.goes_on and not self.is_copy():
             self.obey(self.next_order())
 
-    def run_when_told(self) -> None:
-        """Wait for the controller to name an item, and run that."""
+    def become_ready(self) -> None:
+        """Do all that can be done in a template, for what is forked from it."""
         self.become_test_process(log=True)
         self.keep_wrappers()
+
+    def run_when_told(self) -> None:
+        """Wait for the controller to name an item, and run that."""
         order = self.home.answer()
         if (spent := timing.of(self.config)) is not None:
             spent.skip()
