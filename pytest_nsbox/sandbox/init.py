@@ -1,68 +1,125 @@
-"""PID 1 of a sandbox: makes its root filesystem, hands its namespaces out, then reaps and waits."""
+"""PID 1 of a sandbox: mounts its /proc, then reaps, and waits to be told to be alone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
 from typing import NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
+    AT_RECURSIVE,
     MNT_DETACH,
     MS_MOVE,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    OPEN_TREE_CLONE,
     SyscallError,
     mount,
+    open_tree,
     pivot_root,
     set_name,
-    sethostname,
     umount,
 )
-from pytest_nsbox.sandbox import channel, privileges, rootfs, steps
+from pytest_nsbox.sandbox import channel, privileges, steps
+
+# What it is told, and answers.
+VACATE, VACANT, INHABITED = b"v", b"1", b"0"
+
+# What of /proc is the machine's and not a process', and may have files to write to: bubblewrap's
+# list, and what else there is in fs/proc and drivers/ of the kernel.
+_PROC_OF_THE_HOST = (
+    *("sys", "sysrq-trigger", "irq", "bus", "acpi", "fs"),
+    *("asound", "driver", "dynamic_debug", "latency_stats", "mtrr", "scsi"),
+)
 
 
-def run(
-    supervisor: socket.socket,
-    plan: rootfs.Plan,
-    box: steps.Box,
-    hostname: str | None,
-    keep_capabilities: int,
-    kinds: Sequence[str],
-) -> NoReturn:
-    """Become the init of ``box``, whose namespaces are of those kinds; never returns.
+def run(supervisor: socket.socket, keep_capabilities: int, *, own_proc: bool) -> NoReturn:
+    """Be the init of a new PID namespace, in a mount namespace that is new, too; never returns.
 
-    Sends one message to the supervisor: ``left_out`` (which of the plan's steps; see
-    ``rootfs.execute``), ``notes`` and the fds of the namespaces and of ``/proc``, or ``error``.
-    Lives until the supervisor closes its end, and takes every process of the sandbox along.
+    Sends one message to the supervisor: the fds of the PID namespace and, with ``own_proc``, of a
+    detached tree that is its ``/proc``; or ``error``.  Lives until the supervisor closes its end, and
+    takes every process of the namespace along.
     """
     status = 1
     try:
-        # Whatever else the supervisor has open, other sandboxes' sockets above all, must close
-        # when the supervisor does.
+        # Whatever else the supervisor has open must close when the supervisor does.
         os.closerange(3, supervisor.fileno())
         os.closerange(supervisor.fileno() + 1, 65536)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel then reaps for us: wait(2)
         try:
-            left_out, notes = rootfs.execute(plan, box)
-            enter(box.root)
-            if hostname is not None:
-                sethostname(hostname)
+            fds, last_pid = _settle(own_proc=own_proc)
         except OSError as error:
             channel.send(supervisor, {"error": str(error), "errno": error.errno})
             os._exit(1)
-        fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
-        fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         # Nobody may join before that: a test has what we have, and could trace us.
         privileges.drop(keep_capabilities, traceable=False)
-        message = {"notes": notes, "left_out": left_out}
-        channel.send(supervisor, message, fds)
+        channel.send(supervisor, {}, fds)
         for fd in fds:
             os.close(fd)
         set_name("nsbox-init")
-        supervisor.recv(1)  # end of file: the sandbox is to end
+        while supervisor.recv(1) == VACATE:  # at the end of file the namespace is to end
+            supervisor.send(VACANT if _is_alone() and _restart_pids(last_pid) else INHABITED)
         status = 0
     finally:
         os._exit(status)
+
+
+def _settle(*, own_proc: bool) -> tuple[list[int], int]:
+    """Have an own root with nothing in it but /proc; what leads to the namespace, and its pids' file."""
+    place = steps.INIT
+    mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4k")
+    fds = [os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)]
+    proc = "/proc"
+    if own_proc:
+        proc = f"{place}/proc"
+        os.mkdir(proc)
+        mount("proc", proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    last_pid = -1
+    with contextlib.suppress(OSError):  # CONFIG_CHECKPOINT_RESTORE; a read-only /proc
+        last_pid = os.open(f"{proc}/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
+    if own_proc:
+        protect_proc(proc)
+        fds.append(open_tree(proc, OPEN_TREE_CLONE | AT_RECURSIVE))
+    enter(place)
+    return fds, last_pid
+
+
+def protect_proc(proc: str) -> None:
+    """Make read-only what of a ``/proc`` acts on the host: the uid 0 needs no capability to write it."""
+    if os.geteuid() == 0:
+        for name in _PROC_OF_THE_HOST:
+            path = f"{proc}/{name}"
+            if os.path.exists(path):
+                steps.attach(path, path, read_only=True, recursive=False)
+
+
+def _is_alone() -> bool:
+    """Whether nobody else is in our PID namespace; whoever is gets killed.
+
+    No process can slip through: kill(2) to all and fork(2) exclude each other, and one that is killed
+    forks no more.
+    """
+    if os.getpid() != 1:  # or this would be for everyone on the machine
+        return False
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody whom we may not kill
+        pass
+    return False
+
+
+def _restart_pids(last_pid: int) -> bool:
+    """Whether the next process here will be PID 2: pid_namespaces(7), ns_last_pid."""
+    try:
+        os.pwrite(last_pid, b"1", 0)
+    except OSError:  # no such file; no CAP_CHECKPOINT_RESTORE
+        return False
+    return True
 
 
 def enter(root: str) -> None:

@@ -17,6 +17,7 @@ from pytest_nsbox.kernel.syscalls import (
 CAP_SYS_ADMIN = 21
 CAP_NET_ADMIN = 12
 CAP_SETFCAP = 31
+CAP_CHECKPOINT_RESTORE = 40  # since Linux 5.9
 # What Docker leaves the root of a container, see moby's profiles and "Runtime privilege and Linux
 # capabilities" in its documentation.
 CONTAINER_ROOT = {

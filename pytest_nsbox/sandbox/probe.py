@@ -70,7 +70,7 @@ def steps() -> Iterator[Outcome]:
 
 def _mounting(step: Step) -> None:
     from pytest_nsbox.sandbox import init
-    from pytest_nsbox.sandbox.supervisor import enter_user_namespace
+    from pytest_nsbox.sandbox.staging import enter_user_namespace
 
     options = f"lowerdir=/usr,upperdir={_PLACE}/upper,workdir={_PLACE}/work,index=off"
     if not privileges.is_privileged():

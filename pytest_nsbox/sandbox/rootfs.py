@@ -42,8 +42,8 @@ from pytest_nsbox.sandbox.steps import (
     Overlay,
     Private,
     PrivateTmp,
+    Proc,
     ReadOnlyBind,
-    ReadOnlyProc,
     Socket,
     Step,
     Template,
@@ -71,13 +71,6 @@ REMOTE = {
 # Everyone's, and not the caller's own: overlayfs cannot copy such a directory up for a rootless
 # caller (EOVERFLOW: its owner has no mapping), so that it is to be the top of an overlay.
 SHARED_DIRECTORIES = ("/var/tmp", "/run/lock", "/var/crash", "/run/user", "/var/lock")
-
-# What of /proc is the machine's and not a process', and may have files to write to: bubblewrap's
-# list, and what else there is in fs/proc and drivers/ of the kernel.
-_PROC_OF_THE_HOST = (
-    *("sys", "sysrq-trigger", "irq", "bus", "acpi", "fs"),
-    *("asound", "driver", "dynamic_debug", "latency_stats", "mtrr", "scsi"),
-)
 
 _MAX_SCAFFOLD_FILES = 200
 _KEPT_OPTIONS = {"nosuid": MS_NOSUID, "noexec": MS_NOEXEC}
@@ -122,7 +115,6 @@ class Planner:
         self.mounts = sorted(mounts, key=lambda mount: mount.point.count("/"))
         self.rootless = rootless
         self.unusable = unusable  # mount point -> why it is not to be touched
-        self.own_proc = True  # else the machine's
         self.options = "index=off,metacopy=off,xino=on"
         self.options += ",userxattr" if rootless else ",redirect_dir=on,volatile"
         self._skeletons = 0
@@ -280,23 +272,16 @@ class _Build:
 
     def pseudo_filesystems(self, request: Request) -> None:
         """/proc, /sys, /dev and /tmp."""
-        no = MS_NOSUID | MS_NODEV
-        if self.planner.own_proc:
-            self.steps.append(Private("/proc", "proc", no | MS_NOEXEC, ""))
-        else:
-            self.steps.append(Template("/proc", HOST + "/proc"))
-        if os.geteuid() == 0:
-            # DAC lets the uid 0 write there, with or without capabilities.
-            for name in _PROC_OF_THE_HOST:
-                if os.path.exists(f"/proc/{name}"):
-                    self.steps.append(ReadOnlyProc(f"/proc/{name}"))
+        self.steps.append(Proc("/proc"))
         self.steps.append(Template("/sys", f"{TEMPLATES}/sys"))
         self.steps.append(Template("/dev", f"{TEMPLATES}/dev"))
         # gid 5 is tty everywhere, but has no mapping in our user namespace (EINVAL).
         group = "" if self.planner.rootless else ",gid=5"
         data = f"newinstance,ptmxmode=0666,mode=620{group}"
         self.steps.append(Private("/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, data))
-        self.steps.append(Private("/dev/shm", "tmpfs", no, f"mode=1777,{TMPFS_SIZE}"))
+        self.steps.append(
+            Private("/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,{TMPFS_SIZE}")
+        )
         self.steps.append(PrivateTmp("/tmp"))
 
     def visible(self, path: str) -> None:

@@ -25,6 +25,7 @@ from pytest_nsbox.sandbox.carry import carry_path
 HOST = "/.nsbox-host"
 BOXES = "/.nsbox-boxes"
 TEMPLATES = "/.nsbox-templates"
+INIT = "/.nsbox-init"
 
 # Of each tmpfs that a test may write to. The kernel's own default is half of the memory, and a
 # sandbox has three of them: a test that fills all of them must leave the machine something.
@@ -37,6 +38,7 @@ class Box(NamedTuple):
     """The directories of one sandbox in the staging area."""
 
     path: str
+    proc: str  # where its /proc is mounted
 
     @property
     def root(self) -> str:
@@ -241,17 +243,16 @@ class PrivateTmp(NamedTuple):
         attach(box.tmp, box.root + self.target, read_only=False, recursive=False)
 
 
-class ReadOnlyProc(NamedTuple):
-    """What of ``/proc`` acts on the host, read-only: the uid 0 needs no capability to write it."""
+class Proc(NamedTuple):
+    """The ``/proc`` of the sandbox's PID namespace, see ``init``."""
 
     target: str
 
     def describe(self) -> str:
-        return f"read-only {self.target}"
+        return f"proc {self.target}"
 
     def execute(self, box: Box) -> None:
-        path = box.root + self.target
-        attach(path, path, read_only=True, recursive=False)
+        attach(box.proc, box.root + self.target, read_only=False, recursive=True)
 
 
 def attach(source: str, target: str, *, read_only: bool, recursive: bool) -> None:

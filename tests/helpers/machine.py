@@ -34,7 +34,7 @@ from pytest_nsbox.kernel.syscalls import (
     unshare,
 )
 from pytest_nsbox.sandbox import network, privileges
-from pytest_nsbox.sandbox.supervisor import enter_user_namespace
+from pytest_nsbox.sandbox.staging import enter_user_namespace
 
 # Where mounts may be made for the command to find: a tmpfs of this machine's.
 PLACE = "/srv"

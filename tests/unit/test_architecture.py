@@ -86,7 +86,6 @@ def test_only_the_floor_that_runs_items_uses_the_private_parts_of_pytest(module:
 def test_pyroute2_is_imported_only_where_a_network_is_configured(module: str) -> None:
     allowed = {
         "sandbox/network.py": {"bring_up_loopback"},
-        "sandbox/supervisor.py": {"import_network"},
     }
     assert importing_functions(module, "pyroute2") <= allowed.get(module, set())
 

@@ -1,0 +1,138 @@
+"""Sandboxes, made in the staging area: each a plan carried out, in namespaces that are new."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pytest_nsbox.kernel.syscalls import (
+    MNT_DETACH,
+    MS_NODEV,
+    MS_NOSUID,
+    mount,
+    sethostname,
+    umount,
+)
+from pytest_nsbox.sandbox import channel, degrade, init, network, rootfs, steps
+from pytest_nsbox.sandbox.namespaces import KINDS, Home
+from pytest_nsbox.sandbox.pid_namespaces import BuildError, PidNamespace, PidNamespaces
+
+
+class Ready(NamedTuple):
+    """A sandbox that nobody has joined, or one in use."""
+
+    number: int
+    plan: rootfs.Plan
+    pids: PidNamespace
+    box: steps.Box
+    message: channel.Message
+    fds: list[int]
+
+
+class Builder:
+    """What makes sandboxes, and takes them away."""
+
+    def __init__(
+        self, planner: rootfs.Planner, keep_capabilities: int, lacks: dict[str, str]
+    ) -> None:
+        """``keep_capabilities``: of an init; ``lacks``: parts that are refused, see ``degrade``."""
+        self._planner = planner
+        self._lacks = lacks
+        self._pids = PidNamespaces(keep_capabilities, own_proc="proc" not in lacks)
+        self._home = Home()
+        self._plans: dict[str, rootfs.Plan] = {}  # by kind, without what changes from test to test
+        self._number = 0
+
+    def build(self, kind: str) -> Ready:
+        """A new sandbox. Raises OSError, which names the system call that was refused."""
+        wish = json.loads(kind)
+        sockets = [path for path, _ in wish.pop("sockets")]
+        belongings = [path for path, _, _ in wish.pop("belongings")]
+        without = json.dumps(wish)
+        hostname, wanted_network = wish.pop("hostname"), wish.pop("network")
+        basis = self._plans.get(without)
+        if basis is None:
+            basis = self._plans[without] = self._planner.plan(rootfs.Request(**wish))
+        plan = self._planner.reach(basis, sockets, belongings) if sockets or belongings else basis
+        if "uts" in self._lacks and hostname is not None:
+            raise BuildError(errno.EPERM, f"hostname={hostname!r}: {self._lacks['uts']}")
+        its_network = "host" if "network" in self._lacks else wanted_network
+        kinds = [kind for kind in KINDS if kind not in self._lacks and kind != "net"]
+        kinds += ["net"] * (its_network != "host")
+        self._number += 1
+        pids = self._pids.take()
+        try:
+            box = make_box(self._number, plan, pids.proc)
+            try:
+                with self._home.left_for_new(kinds):
+                    if its_network == "loopback":
+                        loopback()
+                    left_out, notes = rootfs.execute(plan, box)
+                    init.enter(box.root)
+                    if hostname is not None:
+                        sethostname(hostname)
+                    joined = [*kinds, *["user"] * self._planner.rootless]
+                    fds = self._home.open(joined)
+                    fds.append(os.dup(pids.fd))
+                    fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            except BaseException:
+                remove_box(box)
+                raise
+        except BaseException:
+            self._pids.give_back(pids)
+            raise
+        if left_out or notes:
+            plan = mend(plan, left_out, notes)
+            self._plans[without] = mend(basis, left_out, notes)
+        lacks = [part for part in self._lacks if part != "network" or wanted_network != "host"]
+        answer = {
+            "sandbox": self._number,
+            "kinds": [*joined, "pid"],
+            "notes": [*plan.notes, *(degrade.note(part, self._lacks[part]) for part in lacks)],
+            "lacks": lacks,
+        }
+        return Ready(self._number, plan, pids, box, answer, fds)
+
+    def take_away(self, ready: Ready) -> None:
+        """Let go of all that a sandbox had; what runs in it is killed."""
+        for fd in ready.fds:
+            os.close(fd)
+        self._pids.give_back(ready.pids)
+        remove_box(ready.box)
+
+    def reap(self) -> bool:
+        """Forget the children that have gone; whether there are more to come."""
+        return self._pids.reap()
+
+
+def make_box(number: int, plan: rootfs.Plan, proc: str) -> steps.Box:
+    """The directories of a sandbox: a tmpfs for its layers, and one for its /tmp."""
+    box = steps.Box(f"{steps.BOXES}/{number}", proc)
+    os.mkdir(box.path)
+    mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,{steps.TMPFS_SIZE}")
+    for name in ("upper", "work", "root", "tmp"):
+        os.mkdir(f"{box.path}/{name}")
+    mount("tmpfs", box.tmp, "tmpfs", MS_NOSUID | MS_NODEV, plan.tmp_options)
+    return box
+
+
+def remove_box(box: steps.Box) -> None:
+    umount(box.path, MNT_DETACH)
+    os.rmdir(box.path)
+
+
+def loopback() -> None:
+    try:
+        network.bring_up_loopback()
+    except OSError as error:
+        text = f'network="loopback": cannot set lo up: {error}'
+        raise BuildError(error.errno or 0, text) from error
+
+
+def mend(plan: rootfs.Plan, left_out: Iterable[int], notes: Iterable[str]) -> rootfs.Plan:
+    """The plan without the steps that had to be left out, and with notes of it."""
+    left = tuple(step for number, step in enumerate(plan.steps) if number not in left_out)
+    return plan._replace(steps=left, notes=tuple(dict.fromkeys((*plan.notes, *notes))))

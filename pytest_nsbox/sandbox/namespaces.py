@@ -1,0 +1,51 @@
+"""Namespaces that a process makes, comes into, and leaves again: all but those of users and pids."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Iterator
+
+from pytest_nsbox.kernel.syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWUTS,
+    setns,
+    unshare,
+)
+
+# By their names in /proc/PID/ns, in the order in which one joins them.
+KINDS = {"mnt": CLONE_NEWNS, "ipc": CLONE_NEWIPC, "uts": CLONE_NEWUTS, "net": CLONE_NEWNET}
+
+
+class Home:
+    """Where the caller is, and is again. It must have one thread, and a mount namespace of its own."""
+
+    def __init__(self) -> None:
+        self._directory = os.open("/proc/self/ns", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fds: dict[str, int] = {}
+        (self._fds["mnt"],) = self.open(["mnt"])
+
+    def open(self, kinds: Iterable[str]) -> list[int]:
+        """The namespaces that we are in now, in whatever ``/proc`` we see."""
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        return [os.open(kind, flags, dir_fd=self._directory) for kind in kinds]
+
+    @contextlib.contextmanager
+    def left_for_new(self, kinds: Collection[str]) -> Iterator[None]:
+        """Within, we are in new namespaces of these kinds. Raises OSError if they cannot be made."""
+        for kind in kinds:
+            if kind not in self._fds:
+                # Rootless, nobody comes back into one of the host's: one of our own first, for good.
+                unshare(KINDS[kind])
+                (self._fds[kind],) = self.open([kind])
+        unshare(sum(KINDS[kind] for kind in kinds))
+        try:
+            yield
+        finally:
+            try:
+                for kind in kinds:
+                    setns(self._fds[kind])
+            except OSError as error:  # no way on: what we do would be done in there
+                raise SystemExit(f"cannot come back from a sandbox: {error}") from error

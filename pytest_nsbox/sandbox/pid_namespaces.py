@@ -1,0 +1,175 @@
+"""PID namespaces, each with an init and a ``/proc``: one sandbox after the other has one for its own.
+
+To make one takes a fork, and as much time as all the rest of a sandbox.  One in which nobody but its
+init is left, and whose next process will be PID 2, is as good as new: it holds nothing but processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+from collections import deque
+
+from pytest_nsbox.kernel.syscalls import (
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    fork,
+    move_mount,
+    umount,
+)
+from pytest_nsbox.sandbox import channel, init, steps
+
+_ANSWER_SECONDS = 30  # that an init may take for what is a matter of microseconds
+_MOST_LEFT = 8  # namespaces that wait to be empty
+
+
+class BuildError(OSError):
+    """What could not be done to make a sandbox, in words."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class PidNamespace:
+    """One, from the supervisor's side."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.pid = 0  # of its init
+        self.proc = f"{steps.TEMPLATES}/proc"  # what its sandboxes have as their /proc
+        self._own_proc = ""
+        self._socket: socket.socket | None = None
+        self._asked = 0  # questions that init has not answered
+
+    def make(self, number: int, keep_capabilities: int, *, own_proc: bool) -> None:
+        """Raises OSError, which names the system call that was refused."""
+        self._socket, theirs = channel.pair()
+        with theirs:
+            self.pid = fork(CLONE_NEWPID | CLONE_NEWNS)
+            if self.pid == 0:
+                init.run(theirs, keep_capabilities, own_proc=own_proc)
+        self._socket.settimeout(_ANSWER_SECONDS)
+        try:
+            message, fds = channel.receive(self._socket)
+        except TimeoutError as error:
+            text = f"the init of a sandbox was not ready after {_ANSWER_SECONDS} s"
+            raise BuildError(errno.ETIMEDOUT, text) from error
+        except EOFError as error:
+            text = "the init of a sandbox has died while it made it"
+            raise BuildError(errno.ECHILD, text) from error
+        if "error" in message:
+            raise BuildError(message["errno"] or 0, message["error"])
+        self.fd, *trees = fds
+        for tree in trees:
+            self._take_proc(tree, f"{steps.TEMPLATES}/proc-{number}")
+
+    def _take_proc(self, tree: int, path: str) -> None:
+        """Mount its /proc where every sandbox can have a copy of it."""
+        try:
+            os.mkdir(path)
+            self.proc = self._own_proc = path
+            move_mount(tree, path)
+        finally:
+            os.close(tree)
+
+    def is_alive(self) -> bool:
+        """Whether it still takes processes: that its init has not gone."""
+        assert self._socket is not None
+        poll = select.poll()
+        poll.register(self._socket, 0)  # which tells of a hangup
+        return not poll.poll(0)
+
+    def vacate(self) -> None:
+        """Have all processes in there killed."""
+        assert self._socket is not None
+        with contextlib.suppress(OSError):  # it has gone, and they with it
+            self._socket.send(init.VACATE)
+            self._asked += 1
+
+    def has_vacated(self) -> bool:
+        """Whether nobody was there when ``vacate`` was last called; for then they have been killed."""
+        assert self._socket is not None
+        answer = b""
+        with contextlib.suppress(OSError):
+            while self._asked:
+                answer = self._socket.recv(1)
+                self._asked -= 1
+        return answer == init.VACANT
+
+    def end(self) -> None:
+        """Kill its init, and with it whoever is in there; it is to be reaped."""
+        if self._socket is not None:
+            self._socket.close()
+        if self.pid:
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # it may have died, and been reaped, before
+                os.kill(self.pid, signal.SIGKILL)
+        if self.fd >= 0:
+            os.close(self.fd)
+        if self._own_proc:
+            with contextlib.suppress(OSError):  # what could not be mounted
+                umount(self._own_proc)
+            os.rmdir(self._own_proc)
+
+
+class PidNamespaces:
+    """Those of one supervisor."""
+
+    def __init__(self, keep_capabilities: int, *, own_proc: bool) -> None:
+        self._keep_capabilities = keep_capabilities
+        self._own_proc = own_proc
+        self._number = 0
+        self._left: deque[PidNamespace] = deque()  # by their sandboxes; maybe not empty yet
+        self._zombies: set[int] = set()
+        if not own_proc:
+            place = f"{steps.TEMPLATES}/proc"
+            os.mkdir(place)
+            steps.attach(f"{steps.HOST}/proc", place, read_only=False, recursive=True)
+            init.protect_proc(place)
+
+    def take(self) -> PidNamespace:
+        """One with nobody in it but its init. Raises OSError."""
+        for _ in range(len(self._left)):
+            found = self._left.popleft()
+            found.vacate()
+            if found.has_vacated():
+                return found
+            if found.is_alive():
+                self._left.append(found)
+            else:
+                self._end(found)
+        self._number += 1
+        new = PidNamespace()
+        try:
+            new.make(self._number, self._keep_capabilities, own_proc=self._own_proc)
+        except BaseException:
+            self._end(new)
+            raise
+        return new
+
+    def give_back(self, left: PidNamespace) -> None:
+        """Have all processes in there killed, and it used again when they are gone."""
+        left.vacate()
+        self._left.append(left)
+        while len(self._left) > _MOST_LEFT:
+            self._end(self._left.popleft())
+
+    def _end(self, left: PidNamespace) -> None:
+        left.end()
+        if left.pid:
+            self._zombies.add(left.pid)
+
+    def reap(self) -> bool:
+        """Forget the inits that have gone; whether there are more to come."""
+        # Not waited for: an init is gone only when the client has reaped its test process.
+        while self._zombies:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return True
+            self._zombies.discard(pid)
+        return False
