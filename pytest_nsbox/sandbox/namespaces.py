@@ -24,6 +24,7 @@ class Home:
 
     def __init__(self) -> None:
         self._directory = os.open("/proc/self/ns", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._fds: dict[str, int] = {}
         (self._fds["mnt"],) = self.open(["mnt"])
 
@@ -47,5 +48,8 @@ class Home:
             try:
                 for kind in kinds:
                     setns(self._fds[kind])
+                # The root of a mount namespace is not ours, where all this is in a chroot.
+                os.fchdir(self._root)
+                os.chroot(".")
             except OSError as error:  # no way on: what we do would be done in there
                 raise SystemExit(f"cannot come back from a sandbox: {error}") from error
