@@ -1,7 +1,7 @@
 """The root filesystem of a sandbox, as a plan: which mounts, in which order.
 
 A plan is data, made of ``steps``.  One is made per kind of sandbox, in the staging area, and executed
-by the init of every sandbox of that kind.
+for every sandbox of that kind.
 
 As root the plan begins with one overlay of the host's ``/``, which a rootless caller is refused: the
 kernel does not clone a mount that has locked children (EINVAL; commit 427215d85e8d, for
