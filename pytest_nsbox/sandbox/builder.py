@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from pytest_nsbox.kernel.syscalls import (
@@ -16,8 +18,9 @@ from pytest_nsbox.kernel.syscalls import (
     sethostname,
     umount,
 )
-from pytest_nsbox.sandbox import channel, degrade, init, network, rootfs, steps
+from pytest_nsbox.sandbox import channel, degrade, init, rootfs, steps
 from pytest_nsbox.sandbox.namespaces import KINDS, Home
+from pytest_nsbox.sandbox.network import bring_up_loopback
 from pytest_nsbox.sandbox.pid_namespaces import BuildError, PidNamespace, PidNamespaces
 
 
@@ -30,6 +33,28 @@ class Ready(NamedTuple):
     box: steps.Box
     message: channel.Message
     fds: list[int]
+
+
+class Wish(NamedTuple):
+    """What a kind of sandbox is to have; as the client has said it, taken apart."""
+
+    request: rootfs.Request
+    without: str  # that changes from test to test, as JSON
+    sockets: list[str]
+    belongings: list[str]
+    hostname: str | None
+    network: str
+
+
+@lru_cache(maxsize=8)
+def read(kind: str) -> Wish:
+    """The wish, which comes again and again."""
+    said = json.loads(kind)
+    sockets = [path for path, _ in said.pop("sockets")]
+    belongings = [path for path, _, _ in said.pop("belongings")]
+    without = json.dumps(said)
+    hostname, network = said.pop("hostname"), said.pop("network")
+    return Wish(rootfs.Request(**said), without, sockets, belongings, hostname, network)
 
 
 class Builder:
@@ -46,51 +71,51 @@ class Builder:
         self._plans: dict[str, rootfs.Plan] = {}  # by kind, without what changes from test to test
         self._number = 0
 
-    def build(self, kind: str) -> Ready:
-        """A new sandbox. Raises OSError, which names the system call that was refused."""
-        wish = json.loads(kind)
-        sockets = [path for path, _ in wish.pop("sockets")]
-        belongings = [path for path, _, _ in wish.pop("belongings")]
-        without = json.dumps(wish)
-        hostname, wanted_network = wish.pop("hostname"), wish.pop("network")
-        basis = self._plans.get(without)
+    def build(self, said: str) -> Ready:
+        """A new sandbox, of a kind as the client says it.
+
+        Raises OSError, which names the system call that was refused.
+        """
+        wish = read(said)
+        basis = self._plans.get(wish.without)
         if basis is None:
-            basis = self._plans[without] = self._planner.plan(rootfs.Request(**wish))
-        plan = self._planner.reach(basis, sockets, belongings) if sockets or belongings else basis
-        if "uts" in self._lacks and hostname is not None:
-            raise BuildError(errno.EPERM, f"hostname={hostname!r}: {self._lacks['uts']}")
-        its_network = "host" if "network" in self._lacks else wanted_network
+            basis = self._plans[wish.without] = self._planner.plan(wish.request)
+        plan = basis
+        if wish.sockets or wish.belongings:
+            plan = self._planner.reach(basis, wish.sockets, wish.belongings)
+        if "uts" in self._lacks and wish.hostname is not None:
+            raise BuildError(errno.EPERM, f"hostname={wish.hostname!r}: {self._lacks['uts']}")
+        network = "host" if "network" in self._lacks else wish.network
         kinds = [kind for kind in KINDS if kind not in self._lacks and kind != "net"]
-        kinds += ["net"] * (its_network != "host")
+        kinds += ["net"] * (network != "host")
         self._number += 1
-        pids = self._pids.take()
-        try:
+        with contextlib.ExitStack() as undo:
+            pids = self._pids.take()
+            undo.callback(self._pids.give_back, pids)
             box = make_box(self._number, plan, pids.proc)
-            try:
-                with self._home.left_for_new(kinds):
-                    if its_network == "loopback":
-                        loopback()
-                    left_out, notes = rootfs.execute(plan, box)
-                    init.enter(box.root)
-                    if hostname is not None:
-                        sethostname(hostname)
-                    joined = [*kinds, *["user"] * self._planner.rootless]
-                    fds = self._home.open(joined)
-                    fds.append(os.dup(pids.fd))
-                    fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            except BaseException:
-                remove_box(box)
-                raise
-        except BaseException:
-            self._pids.give_back(pids)
-            raise
+            undo.callback(remove_box, box)
+            fds: list[int] = []
+            undo.callback(close, fds)
+            with self._home.left_for_new(kinds):
+                if network == "loopback":
+                    loopback()
+                left_out, notes = rootfs.execute(plan, box)
+                init.enter(box.root)
+                if wish.hostname is not None:
+                    sethostname(wish.hostname)
+                kinds += ["user"] * self._planner.rootless
+                for kind in kinds:
+                    fds.append(self._home.open(kind))
+                fds.append(os.dup(pids.fd))
+                fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            undo.pop_all()
         if left_out or notes:
             plan = mend(plan, left_out, notes)
-            self._plans[without] = mend(basis, left_out, notes)
-        lacks = [part for part in self._lacks if part != "network" or wanted_network != "host"]
+            self._plans[wish.without] = mend(basis, left_out, notes)
+        lacks = [part for part in self._lacks if part != "network" or wish.network != "host"]
         answer = {
             "sandbox": self._number,
-            "kinds": [*joined, "pid"],
+            "kinds": [*kinds, "pid"],
             "notes": [*plan.notes, *(degrade.note(part, self._lacks[part]) for part in lacks)],
             "lacks": lacks,
         }
@@ -98,8 +123,7 @@ class Builder:
 
     def take_away(self, ready: Ready) -> None:
         """Let go of all that a sandbox had; what runs in it is killed."""
-        for fd in ready.fds:
-            os.close(fd)
+        close(ready.fds)
         self._pids.give_back(ready.pids)
         remove_box(ready.box)
 
@@ -124,9 +148,14 @@ def remove_box(box: steps.Box) -> None:
     os.rmdir(box.path)
 
 
+def close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
 def loopback() -> None:
     try:
-        network.bring_up_loopback()
+        bring_up_loopback()
     except OSError as error:
         text = f'network="loopback": cannot set lo up: {error}'
         raise BuildError(error.errno or 0, text) from error

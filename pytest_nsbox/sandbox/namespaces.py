@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWIPC,
@@ -25,22 +25,21 @@ class Home:
     def __init__(self) -> None:
         self._directory = os.open("/proc/self/ns", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._fds: dict[str, int] = {}
-        (self._fds["mnt"],) = self.open(["mnt"])
+        self._fds = {"mnt": self.open("mnt")}
 
-    def open(self, kinds: Iterable[str]) -> list[int]:
-        """The namespaces that we are in now, in whatever ``/proc`` we see."""
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        return [os.open(kind, flags, dir_fd=self._directory) for kind in kinds]
+    def open(self, kind: str) -> int:
+        """An fd of the namespace that we are in now, in whatever ``/proc`` we see."""
+        return os.open(kind, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
 
     @contextlib.contextmanager
-    def left_for_new(self, kinds: Collection[str]) -> Iterator[None]:
+    def left_for_new(self, kinds: Iterable[str]) -> Iterator[None]:
         """Within, we are in new namespaces of these kinds. Raises OSError if they cannot be made."""
+        kinds = tuple(kinds)
         for kind in kinds:
             if kind not in self._fds:
                 # Rootless, nobody comes back into one of the host's: one of our own first, for good.
                 unshare(KINDS[kind])
-                (self._fds[kind],) = self.open([kind])
+                self._fds[kind] = self.open(kind)
         unshare(sum(KINDS[kind] for kind in kinds))
         try:
             yield

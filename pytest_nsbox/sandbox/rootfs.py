@@ -192,9 +192,11 @@ class _Build:
         self.layers += 1
 
     def owner(self, status: os.stat_result) -> tuple[int, int] | None:
+        """To whom to give what we make, None for nobody else."""
         if self.planner.rootless:
             return None  # chown to an id without a mapping is EINVAL
-        return (status.st_uid, status.st_gid)
+        owner = (status.st_uid, status.st_gid)
+        return None if owner == (os.geteuid(), os.getegid()) else owner
 
     def mode_for_us(self, path: str, status: os.stat_result) -> int:
         """The mode of an upper directory: its owner is the caller, whoever the lower's is.

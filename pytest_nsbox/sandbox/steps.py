@@ -32,6 +32,7 @@ INIT = "/.nsbox-init"
 TMPFS_SIZE = "size=25%"
 
 _MOST_COPIED = 64 << 20  # bytes of one file
+_SPECIAL = frozenset("\\:,")  # in overlayfs' options
 
 
 class Box(NamedTuple):
@@ -49,10 +50,10 @@ class Box(NamedTuple):
         return self.path + "/tmp"
 
     def upper(self, layer: int) -> str:
-        return os.path.join(self.path, "upper", str(layer))
+        return f"{self.path}/upper/{layer}"
 
     def work(self, layer: int) -> str:
-        return os.path.join(self.path, "work", str(layer))
+        return f"{self.path}/work/{layer}"
 
 
 class Step(Protocol):
@@ -86,7 +87,8 @@ class Overlay(NamedTuple):
         os.mkdir(work)
         if self.owner:
             os.chown(upper, *self.owner)
-        os.chmod(upper, self.mode)
+        if self.mode != 0o755:  # as it is by the supervisor's umask, mostly
+            os.chmod(upper, self.mode)
         lower = ":".join(_escape(path) for path in self.lower)
         data = f"lowerdir={lower},upperdir={upper},workdir={work},{self.options}"
         mount("overlay", box.root + self.target, "overlay", self.flags, data)
@@ -287,6 +289,7 @@ def make_mount_point(path: str, *, is_directory: bool) -> None:
 
 def _escape(path: str) -> str:
     """A path as overlayfs wants it in ``lowerdir=``."""
-    for char in "\\:,":
-        path = path.replace(char, "\\" + char)
+    if not _SPECIAL.isdisjoint(path):
+        for char in "\\:,":  # the backslash first
+            path = path.replace(char, "\\" + char)
     return path
