@@ -22,23 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".containers"
 TAG = "nsbox-smoke"
 # The shell is their PID 1: podman waits for its monitor to be gone, which is to be reaped there.
+_UNSHARE = "unshare --mount --pid --fork --kill-child --mount-proc"
 OWN_NAMESPACES = (
-    *(
-        "setpriv",
-        "--pdeathsig=KILL",
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    ),
+    *f"setpriv --pdeathsig=KILL {_UNSHARE}".split(),
     *("sh", "-c", '"$@"; exit $?', "sh"),
 )
 
 _CGROUP = "nsbox-containers"
 _CGROUPS = Path("/sys/fs/cgroup")
-# Who runs the rootless engine, where we are root. Nobody has this uid, and no range of subuids these.
+# Who runs the rootless engine, where we are root: the last uid that Debian gives to a user.
 _USER, _SUBIDS = 59999, "1000000:65536"
 _DAEMON_STARTS = 60.0  # seconds
 _DEBIAN = "http://deb.debian.org/debian"
@@ -172,10 +164,11 @@ def engines(place: Path) -> Iterator[list[Engine]]:
 
 
 def _hide_what_they_write(place: Path) -> None:
-    """Give this mount namespace a /run, /etc and /opt of its own, and the user of ``_as_user``."""
+    """Give this mount namespace a /run, /etc … of its own, and the user of ``_as_user``."""
     os.environ["HOME"] = os.environ["TMPDIR"] = str(place)
     _mount("tmpfs", "/run", "tmpfs", "mode=755")
-    for path in ("/etc", "/opt"):  # /etc/docker/key.json, /opt/containerd
+    # They write, besides: /etc/docker/key.json, /opt/containerd, /var/lib/containers/cache.
+    for path in ("/etc", "/opt", "/var/lib"):
         upper, work = (Path(f"/run/{kind}{path}") for kind in ("upper", "work"))
         upper.mkdir(parents=True)
         work.mkdir(parents=True)
@@ -198,13 +191,15 @@ def _mount(source: str, target: str, fstype: str, options: str) -> None:
 
 def _as_user(home: Path) -> tuple[str, ...]:
     """What to put before a command that an ordinary user runs, at home there."""
-    for path in (home, home / "run"):
-        path.mkdir(mode=0o700)
+    # The usual place, and a short one: podman has sockets there, whose paths may have 107 characters.
+    runtime = Path(f"/run/user/{_USER}")
+    for path in (home, runtime):
+        path.mkdir(mode=0o700, parents=True)
         os.chown(path, _USER, _USER)
     variables = {
         "HOME": home,
         "TMPDIR": home,
-        "XDG_RUNTIME_DIR": home / "run",
+        "XDG_RUNTIME_DIR": runtime,
         "PATH": os.environ["PATH"],
         "STORAGE_DRIVER": "overlay",  # Debian 12's podman has vfs for a default
     }
