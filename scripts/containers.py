@@ -174,9 +174,10 @@ def main() -> int:
             build_image(Path(name))
             around = OWN_NAMESPACES if os.geteuid() == 0 else ()
             again = [sys.executable, __file__, *sys.argv[1:], f"--place={name}"]
-            status = subprocess.run([*around, *again]).returncode
-            remove_cgroups()
-        return status
+            try:
+                return subprocess.run([*around, *again]).returncode
+            finally:
+                remove_cgroups()
     with engines(options.place) as found:
         wanted = [options.engine] if options.engine else list(CASES)
         here = {engine.name: engine for engine in found}

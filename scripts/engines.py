@@ -246,7 +246,8 @@ def _docker_daemon(place: Path) -> Iterator[Path]:
 
 
 def remove_cgroups() -> None:
-    """What dockerd leaves of the cgroups that its containers were in."""
-    for path in (*_CGROUPS.glob(f"*/{_CGROUP}"), _CGROUPS / _CGROUP):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    """What dockerd leaves of the cgroups that its containers were in; theirs, too, if it was killed."""
+    for pattern in (f"*/{_CGROUP}/**/", f"{_CGROUP}/**/"):
+        for path in sorted(_CGROUPS.glob(pattern), reverse=True):  # the inner ones first
+            with contextlib.suppress(OSError):
+                path.rmdir()
