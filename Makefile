@@ -33,11 +33,12 @@ bench: $(STAMP) ## measure what a sandbox costs, beside other ways to isolate a 
 matrix: ## run the suite on every CPython and pytest this machine can offer
 	$(PYTHON) scripts/matrix.py $(ARGS)
 
-test-containers: ## try the plugin in containers, of Docker and podman where they are here
-	$(PYTHON) scripts/containers.py $(ARGS)
+test-containers: $(STAMP) ## try the plugin in containers, of Docker, podman and gVisor
+	scripts/get-engines
+	$(RUN) scripts/containers.py $(ARGS)
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs .containers build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment is complete once the stamp is there; a change of the dependencies makes it stale.

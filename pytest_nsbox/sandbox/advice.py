@@ -151,8 +151,9 @@ def _about_seccomp() -> Advice:
     return Advice(
         "a seccomp filter forbids new namespaces: the default profile of Docker, containerd "
         "and Kubernetes does",
-        "start the container with `--security-opt seccomp=unconfined` and, to run as root in "
-        "it, `--cap-add SYS_ADMIN`; in Kubernetes `seccompProfile: {type: Unconfined}`",
+        "start the container with `--cap-add SYS_ADMIN` and run pytest as root in it; or, to run it "
+        "as any user, with `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`; "
+        "in Kubernetes `seccompProfile: {type: Unconfined}`",
     )
 
 

@@ -14,8 +14,8 @@ from pytest_nsbox.kernel.syscalls import (
 )
 
 # linux/capability.h
-CAP_SYS_ADMIN = 21
 CAP_NET_ADMIN = 12
+CAP_SYS_ADMIN = 21
 CAP_SETFCAP = 31
 CAP_CHECKPOINT_RESTORE = 40  # since Linux 5.9
 # What Docker leaves the root of a container, see moby's profiles and "Runtime privilege and Linux
@@ -37,6 +37,12 @@ CONTAINER_ROOT = {
     "SETFCAP": 31,
 }
 CONTAINER_ROOT_MASK = sum(1 << bit for bit in CONTAINER_ROOT.values())
+# Without a user namespace of its own a sandbox takes mounts, and besides: a root filesystem owned as
+# the host's, overlayfs' work directory of mode 0, giving capabilities up, and setns(2).
+_TO_BUILD = 1 << CAP_SYS_ADMIN | sum(
+    1 << CONTAINER_ROOT[name]
+    for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETPCAP", "SYS_CHROOT")
+)
 
 
 def read_status(field: str, pid: str = "self") -> str:
@@ -60,10 +66,11 @@ def effective() -> int:
 def is_privileged() -> bool:
     """Whether the caller may make a sandbox without a user namespace of its own.
 
-    In a user namespace (rootless podman, ``unshare -r``) CAP_SYS_ADMIN is not enough: overlayfs keeps
-    its trusted xattrs, and the kernel whole mount trees, to the initial one.
+    CAP_SYS_ADMIN alone is not enough, which is what `podman run --user 1000 --cap-add SYS_ADMIN` gives.
+    Nor is any in another user namespace (rootless podman, ``unshare -r``): overlayfs keeps its trusted
+    xattrs, and the kernel whole mount trees, to the initial one.
     """
-    return bool(effective() >> CAP_SYS_ADMIN & 1) and in_initial_user_namespace()
+    return effective() & _TO_BUILD == _TO_BUILD and in_initial_user_namespace()
 
 
 def in_initial_user_namespace() -> bool:

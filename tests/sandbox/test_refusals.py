@@ -104,6 +104,18 @@ def test_uid_0_that_may_not_map_itself(tmp_path: Path, monkeypatch: pytest.Monke
     assert "Likely cause: uid 0 without CAP_SETFCAP may not map itself" in run
 
 
+@pytest.mark.parametrize("lacking", ["chown", "dac_override", "fowner", "setpcap", "sys_chroot"])
+def test_the_capability_to_mount_without_the_others_takes_the_rootless_way(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.need()
+    drop = ["setpriv", f"--bounding-set=-{lacking}", "--inh-caps=-all"]
+    told, run = try_both([*machine.command(), *drop], tmp_path, monkeypatch)
+    assert told["works"], told
+    assert told["steps"][0]["name"] == "user namespace, own uid and gid mapped"
+    assert run.endswith("ran")
+
+
 SUITE = """
 import os
 import pytest
