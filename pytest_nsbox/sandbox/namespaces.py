@@ -47,8 +47,10 @@ class Home:
             try:
                 for kind in kinds:
                     setns(self._fds[kind])
-                # The root of a mount namespace is not ours, where all this is in a chroot.
-                os.fchdir(self._root)
-                os.chroot(".")
+                # The root of a mount namespace is not ours, where all this is in a chroot. Not for
+                # nothing: podman's seccomp profile may forbid it.
+                if not os.path.samestat(os.stat("/"), os.fstat(self._root)):
+                    os.fchdir(self._root)
+                    os.chroot(".")
             except OSError as error:  # no way on: what we do would be done in there
                 raise SystemExit(f"cannot come back from a sandbox: {error}") from error
