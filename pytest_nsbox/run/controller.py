@@ -40,6 +40,8 @@ from pytest_nsbox.sandbox.sockets import Socket, Sockets
 
 T = TypeVar("T")
 
+_REPLACEMENTS = 2  # of a supervisor, for one sandbox
+
 
 class Controller:
     """Runs items in sandboxes that it gets from one client."""
@@ -431,18 +433,21 @@ class Controller:
         return self._sockets.look(anew=self._generation != before, but=but)
 
     def retried(self, attempt: Callable[[], T]) -> T:
-        """The attempt's result, of a second one where the first has failed, with a new supervisor.
+        """The attempt's result, of another one where it has failed, with a new supervisor.
 
         A supervisor may die, with all that it has made ahead (an out-of-memory killer, an operator).
         """
-        try:
-            return attempt()
-        except SandboxError as error:
-            if isinstance(error, Refused) and not error.is_of_a_moment():
-                raise
-            self.fleet.drain()  # a new supervisor knows nothing of their sandboxes
-            self.stock.end()
-            self.client.stop()
+        for _ in range(_REPLACEMENTS):
+            try:
+                return attempt()
+            except SandboxError as error:
+                if isinstance(error, Refused) and not error.is_of_a_moment():
+                    raise
+                self.fleet.drain()  # a new supervisor knows nothing of their sandboxes
+                self.stock.end()
+                self.client.stop()
+                if isinstance(error, Unanswered):  # to wait for that once is long enough
+                    break
         # Not above: what is raised in the test process would have our error for its context.
         return attempt()
 

@@ -152,12 +152,12 @@ class Template:
 
     def _collect(self) -> None:
         """Take in the answer to the oldest question."""
-        key, sandbox, slot = self.asked.popleft()
         try:
             answer, fds = channel.receive(self._socket)
-        except (EOFError, OSError) as error:
-            _close(sandbox)
+        except (EOFError, OSError) as error:  # the sandbox is closed in ``end``
+            self._socket.close()
             raise SandboxError(f"the template of test processes has gone: {error}") from error
+        key, sandbox, slot = self.asked.popleft()
         if "error" in answer:
             _close(sandbox)
             raise SandboxError(answer["error"])
@@ -175,13 +175,14 @@ class Template:
         with contextlib.suppress(SandboxError):
             while self.asked:
                 self._collect()
-        for _, sandbox, _ in self.asked:
-            _close(sandbox)
-        self.asked.clear()
         self._socket.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        # Only now: nobody may fork any more into one that is closed, whose PID namespace goes on.
+        for _, sandbox, _ in self.asked:
+            _close(sandbox)
+        self.asked.clear()
         while self.ready:
             _discard(self.ready.popleft()[1])
 
