@@ -30,6 +30,7 @@ from pytest_nsbox.kernel.syscalls import (
     mount_setattr,
 )
 from pytest_nsbox.sandbox.belongings import PLACES
+from pytest_nsbox.sandbox.farms import farms, is_used_itself, mounts_of
 from pytest_nsbox.sandbox.steps import (
     HOST,
     TEMPLATES,
@@ -48,6 +49,7 @@ from pytest_nsbox.sandbox.steps import (
     Step,
     Template,
     attach,
+    within,
 )
 
 # What is mounted below these is not the host's filesystem, or is made anew in every sandbox.
@@ -115,6 +117,7 @@ class Planner:
         self.mounts = sorted(mounts, key=lambda mount: mount.point.count("/"))
         self.rootless = rootless
         self.unusable = unusable  # mount point -> why it is not to be touched
+        self.farms = farms(self.mounts, SPECIAL, unusable)
         self.options = "index=off,metacopy=off,xino=on"
         self.options += ",userxattr" if rootless else ",redirect_dir=on,volatile"
         self._skeletons = 0
@@ -122,13 +125,19 @@ class Planner:
     def plan(self, request: Request) -> Plan:
         """The plan for one kind of sandbox."""
         build = _Build(self)
+        build.used = (*request.visible, os.path.expanduser("~"))
+        build.farms = [
+            farm for farm in self.farms if not is_used_itself(farm, self.mounts, build.used)
+        ]
         if self.rootless:
             build.scaffold()
         else:
             build.overlay("/")
             for mounted in self.mounts:
-                if mounted.point != "/" and not within(mounted.point, SPECIAL):
+                if mounted.point != "/" and not within(mounted.point, (*SPECIAL, *build.farms)):
                     build.submount(mounted)
+            for farm in build.farms:
+                build.farm(farm)
         build.pseudo_filesystems(request)
         for path in _tops(request.visible):
             build.visible(path)
@@ -171,6 +180,8 @@ class _Build:
         self.steps = list(plan.steps) if plan else []
         self.notes = list(plan.notes) if plan else []
         self.layers = sum(isinstance(step, Overlay) for step in self.steps)
+        self.farms: list[str] = []  # directories whose mounts are not to be copied
+        self.used: tuple[str, ...] = ()  # paths whose mounts are, for all that
 
     def overlay(
         self, path: str, *, flags: int = 0, lower: str | None = None, of_root: bool = False
@@ -226,6 +237,20 @@ class _Build:
         flags = sum(flag for name, flag in _KEPT_OPTIONS.items() if name in mounted.options)
         self.overlay(path, flags=flags)
 
+    def farm(self, path: str) -> None:
+        """Show a directory with all its mounts as one, but for the mounts that are used."""
+        self.steps.append(ReadOnlyBind(path, HOST + path, recursive=True))
+        found = mounts_of(path, self.planner.mounts)
+        points = [mounted.point for mounted in found if mounted.point != path]
+        used = [point for point in points if any(within(place, (point,)) for place in self.used)]
+        for mounted in found:
+            if within(mounted.point, used):
+                self.submount(mounted)
+        if writable := sum(not mounted.read_only for mounted in found):
+            self.notes.append(
+                f"{path}: its mounts are read-only, as {writable} are too many to copy"
+            )
+
     def scaffold(self) -> None:
         """A skeleton of what "/" holds, and an overlay on every directory without submounts."""
         skeleton = self.planner.new_skeleton()
@@ -256,7 +281,9 @@ class _Build:
                 self.submount(mounted_at[path])
             elif entry.is_dir():
                 os.mkdir(place)
-                if self.planner.has_submounts(path):
+                if path in self.farms:
+                    self.farm(path)
+                elif self.planner.has_submounts(path):
                     os.chmod(place, self.mode_for_us(entry.path, entry.stat()))
                     self._fill(path, skeleton)
                 elif path in mounted_at:
@@ -477,10 +504,6 @@ def _tops(paths: Iterable[str]) -> list[str]:
         if not within(path, tops):
             tops.append(path)
     return tops
-
-
-def within(path: str, tops: Iterable[str]) -> bool:
-    return any(path == top or path.startswith(top.rstrip("/") + "/") for top in tops)
 
 
 def _parents(path: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from pytest_nsbox.kernel.syscalls import (
@@ -285,6 +286,11 @@ def make_mount_point(path: str, *, is_directory: bool) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
     except OSError as error:
         raise SyscallError(error.errno or errno.EIO, "mkdir", error.filename or path) from error
+
+
+def within(path: str, tops: Iterable[str]) -> bool:
+    """Whether the path is one of those, or lies below one."""
+    return any(path == top or path.startswith(top.rstrip("/") + "/") for top in tops)
 
 
 def _escape(path: str) -> str:

@@ -99,7 +99,7 @@ class Supervisor:
         for step in ready.plan.overlays():
             upper = ready.box.upper(step.layer)
             for change in changes.changes(upper, step.lower[0], step.target):
-                if not rootfs.within(change.path, left_out):
+                if not steps.within(change.path, left_out):
                     found.append(change)
         channel.send(self.requests, {"changes": sorted(set(found))})
 
