@@ -167,6 +167,7 @@ def _hide_what_they_write(place: Path) -> None:
     """Give this mount namespace a /run, /etc … of its own, and the user of ``_as_user``."""
     os.environ["HOME"] = os.environ["TMPDIR"] = str(place)
     _mount("tmpfs", "/run", "tmpfs", "mode=755")
+    _mount("tmpfs", "/dev/shm", "tmpfs", "mode=1777")  # podman's locks
     # They write, besides: /etc/docker/key.json, /opt/containerd, /var/lib/containers/cache.
     for path in ("/etc", "/opt", "/var/lib"):
         upper, work = (Path(f"/run/{kind}{path}") for kind in ("upper", "work"))
