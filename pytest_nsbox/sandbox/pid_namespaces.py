@@ -11,7 +11,6 @@ import errno
 import os
 import select
 import signal
-import socket
 from collections import deque
 
 from pytest_nsbox.kernel.syscalls import (
@@ -25,6 +24,7 @@ from pytest_nsbox.sandbox import channel, init, steps
 
 _ANSWER_SECONDS = 30  # that an init may take for what is a matter of microseconds
 _MOST_LEFT = 8  # namespaces that wait to be empty
+_PROC_OF_ALL = f"{steps.TEMPLATES}/proc"  # the machine's, where a namespace has none of its own
 
 
 class BuildError(OSError):
@@ -38,21 +38,20 @@ class PidNamespace:
     """One, from the supervisor's side."""
 
     def __init__(self) -> None:
+        """Raises OSError."""
+        self._socket, self._its_socket = channel.pair()
+        self._socket.settimeout(_ANSWER_SECONDS)
+        self._asked = 0  # questions that init has not answered
         self.fd = -1
         self.pid = 0  # of its init
-        self.proc = f"{steps.TEMPLATES}/proc"  # what its sandboxes have as their /proc
-        self._own_proc = ""
-        self._socket: socket.socket | None = None
-        self._asked = 0  # questions that init has not answered
+        self.proc = _PROC_OF_ALL  # what its sandboxes have as their /proc
 
     def make(self, number: int, keep_capabilities: int, *, own_proc: bool) -> None:
         """Raises OSError, which names the system call that was refused."""
-        self._socket, theirs = channel.pair()
-        with theirs:
+        with self._its_socket:
             self.pid = fork(CLONE_NEWPID | CLONE_NEWNS)
             if self.pid == 0:
-                init.run(theirs, keep_capabilities, own_proc=own_proc)
-        self._socket.settimeout(_ANSWER_SECONDS)
+                init.run(self._its_socket, keep_capabilities, own_proc=own_proc)
         try:
             message, fds = channel.receive(self._socket)
         except TimeoutError as error:
@@ -71,28 +70,26 @@ class PidNamespace:
         """Mount its /proc where every sandbox can have a copy of it."""
         try:
             os.mkdir(path)
-            self.proc = self._own_proc = path
+            self.proc = path
             move_mount(tree, path)
         finally:
             os.close(tree)
 
     def is_alive(self) -> bool:
         """Whether it still takes processes: that its init has not gone."""
-        assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, 0)  # which tells of a hangup
         return not poll.poll(0)
 
     def vacate(self) -> None:
         """Have all processes in there killed."""
-        assert self._socket is not None
         with contextlib.suppress(OSError):  # it has gone, and they with it
             self._socket.send(init.VACATE)
             self._asked += 1
 
-    def has_vacated(self) -> bool:
-        """Whether nobody was there when ``vacate`` was last called; for then they have been killed."""
-        assert self._socket is not None
+    def is_vacated(self) -> bool:
+        """Whether nobody is in there; for whoever is gets killed."""
+        self.vacate()
         answer = b""
         try:
             while self._asked:
@@ -104,19 +101,16 @@ class PidNamespace:
 
     def end(self) -> None:
         """Kill its init, and with it whoever is in there; it is to be reaped."""
-        if self._socket is not None:
-            self._socket.close()
+        self._socket.close()
         if self.pid:
-            with contextlib.suppress(
-                ProcessLookupError
-            ):  # it may have died, and been reaped, before
+            with contextlib.suppress(ProcessLookupError):  # it may have been reaped before
                 os.kill(self.pid, signal.SIGKILL)
         if self.fd >= 0:
             os.close(self.fd)
-        if self._own_proc:
+        if self.proc != _PROC_OF_ALL:
             with contextlib.suppress(OSError):  # what could not be mounted
-                umount(self._own_proc)
-            os.rmdir(self._own_proc)
+                umount(self.proc)
+            os.rmdir(self.proc)
 
 
 class PidNamespaces:
@@ -129,17 +123,15 @@ class PidNamespaces:
         self._left: deque[PidNamespace] = deque()  # by their sandboxes; maybe not empty yet
         self._zombies: set[int] = set()
         if not own_proc:
-            place = f"{steps.TEMPLATES}/proc"
-            os.mkdir(place)
-            steps.attach(f"{steps.HOST}/proc", place, read_only=False, recursive=True)
-            init.protect_proc(place)
+            os.mkdir(_PROC_OF_ALL)
+            steps.attach(f"{steps.HOST}/proc", _PROC_OF_ALL, read_only=False, recursive=True)
+            init.protect_proc(_PROC_OF_ALL)
 
     def take(self) -> PidNamespace:
         """One with nobody in it but its init. Raises OSError."""
         for _ in range(len(self._left)):
             found = self._left.popleft()
-            found.vacate()
-            if found.has_vacated():
+            if found.is_vacated():
                 return found
             if found.is_alive():
                 self._left.append(found)

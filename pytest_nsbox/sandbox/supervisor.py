@@ -84,8 +84,8 @@ class Supervisor:
                 self.builder.take_away(ready)
         try:
             ready = stock.popleft() if stock else self.builder.build(kind)
-        except (OSError, EOFError) as error:
-            channel.send(self.requests, {"error": str(error), "errno": getattr(error, "errno", 0)})
+        except OSError as error:
+            channel.send(self.requests, {"error": str(error), "errno": error.errno})
             return
         self.in_use[ready.number] = ready
         channel.send(self.requests, ready.message, ready.fds)
@@ -106,18 +106,14 @@ class Supervisor:
     def close(self, message: channel.Message) -> None:
         """End a sandbox, after carrying out of it what was asked for."""
         ready = self.in_use.pop(message["sandbox"])
-        found = [
-            (copy, place, path)
-            for pattern, whole in message["carry"]
-            for copy in (carry.carry_path if whole else carry.carry_new,)
-            for place, path in rootfs.written(ready.plan, ready.box, pattern)
-        ]
-        if found:  # nothing may change any more what we are about to copy
-            ready.pids.vacate()
-            ready.pids.has_vacated()
-        for copy, place, path in found:
-            failed = copy(place, steps.HOST + path)
-            self.failures += [f"{f.path}: {f.error}" for f in failed]
+        if any(written(ready, pattern) for pattern, _ in message["carry"]):
+            # Nothing may change any more what we look at now, and are about to copy.
+            ready.pids.is_vacated()
+            for pattern, whole in message["carry"]:
+                copy = carry.carry_path if whole else carry.carry_new
+                for place, path in written(ready, pattern):
+                    failed = copy(place, steps.HOST + path)
+                    self.failures += [f"{f.path}: {f.error}" for f in failed]
         self.builder.take_away(ready)
         if message["answer"]:
             self.settle(message)
@@ -136,7 +132,7 @@ class Supervisor:
             return False
         try:
             stock.append(self.builder.build(self.latest))
-        except (OSError, EOFError):
+        except OSError:
             self.ahead = 0  # whoever asks for it next will hear of it
             return False
         return True
@@ -145,6 +141,11 @@ class Supervisor:
 def is_opening(step: steps.Step) -> bool:
     """Whether the step lets a path of the host's through, or hides it: no change of the test's."""
     return isinstance(step, (steps.Bind, steps.Hide, steps.Socket))
+
+
+def written(ready: Ready, pattern: str) -> list[tuple[str, str]]:
+    """What a sandbox has in its upper layers of what is to be copied out: places and paths."""
+    return list(rootfs.written(ready.plan, ready.box, pattern))
 
 
 def main() -> None:
