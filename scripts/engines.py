@@ -33,7 +33,6 @@ _CGROUPS = Path("/sys/fs/cgroup")
 # Who runs the rootless engine, where we are root: the last uid that Debian gives to a user.
 _USER, _SUBIDS = 59999, "1000000:65536"
 _DAEMON_STARTS = 60.0  # seconds
-_DEBIAN = "http://deb.debian.org/debian"
 
 
 class Engine(NamedTuple):
@@ -106,7 +105,7 @@ def _debian() -> Path:
         "--include=python3",
         suite,
         str(tree),
-        _mirror(suite),
+        *_mirror(suite),
     ]
     # In a mount namespace: what it mounts does not outlive it.
     done = subprocess.run(["unshare", "--mount", *bootstrap], capture_output=True, text=True)
@@ -133,12 +132,12 @@ def _os_release() -> str:
     )
 
 
-def _mirror(suite: str) -> str:
-    """Where apt gets the release from."""
+def _mirror(suite: str) -> list[str]:
+    """Where apt gets the release from; nothing if that is not known, for debootstrap's own default."""
     asked = ["apt-get", "indextargets", "--format", "$(CODENAME) $(RELEASE) $(REPO_URI)"]
     done = subprocess.run(asked, capture_output=True, text=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    return next((line[2] for line in lines if suite in line[:2]), _DEBIAN)
+    return [line[2] for line in lines if suite in line[:2]][:1]
 
 
 @contextlib.contextmanager
