@@ -86,8 +86,9 @@ class Builder:
         if "uts" in self._lacks and wish.hostname is not None:
             raise BuildError(errno.EPERM, f"hostname={wish.hostname!r}: {self._lacks['uts']}")
         network = "host" if "network" in self._lacks else wish.network
-        kinds = [kind for kind in KINDS if kind not in self._lacks and kind != "net"]
-        kinds += ["net"] * (network != "host")
+        kinds = [kind for kind in KINDS if kind not in self._lacks]
+        if network == "host":
+            kinds.remove("net")
         self._number += 1
         with contextlib.ExitStack() as undo:
             pids = self._pids.take()
@@ -103,8 +104,8 @@ class Builder:
                 init.enter(box.root)
                 if wish.hostname is not None:
                     sethostname(wish.hostname)
-                kinds += ["user"] * self._planner.rootless
-                for kind in kinds:
+                joined = [*kinds, *["user"] * self._planner.rootless]
+                for kind in joined:
                     fds.append(self._home.open(kind))
                 fds.append(os.dup(pids.fd))
                 fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -115,7 +116,7 @@ class Builder:
         lacks = [part for part in self._lacks if part != "network" or wish.network != "host"]
         answer = {
             "sandbox": self._number,
-            "kinds": [*kinds, "pid"],
+            "kinds": [*joined, "pid"],
             "notes": [*plan.notes, *(degrade.note(part, self._lacks[part]) for part in lacks)],
             "lacks": lacks,
         }

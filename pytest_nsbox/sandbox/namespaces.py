@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWIPC,
@@ -15,7 +15,7 @@ from pytest_nsbox.kernel.syscalls import (
     unshare,
 )
 
-# By their names in /proc/PID/ns, in the order in which one joins them.
+# By their names in /proc/PID/ns.
 KINDS = {"mnt": CLONE_NEWNS, "ipc": CLONE_NEWIPC, "uts": CLONE_NEWUTS, "net": CLONE_NEWNET}
 
 
@@ -32,9 +32,8 @@ class Home:
         return os.open(kind, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
 
     @contextlib.contextmanager
-    def left_for_new(self, kinds: Iterable[str]) -> Iterator[None]:
+    def left_for_new(self, kinds: Collection[str]) -> Iterator[None]:
         """Within, we are in new namespaces of these kinds. Raises OSError if they cannot be made."""
-        kinds = tuple(kinds)
         for kind in kinds:
             if kind not in self._fds:
                 # Rootless, nobody comes back into one of the host's: one of our own first, for good.

@@ -15,7 +15,7 @@ import contextlib
 import fnmatch
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from pytest_nsbox.kernel.mountinfo import Mount
@@ -124,11 +124,9 @@ class Planner:
 
     def plan(self, request: Request) -> Plan:
         """The plan for one kind of sandbox."""
-        build = _Build(self)
-        build.used = (*request.visible, os.path.expanduser("~"))
-        build.farms = [
-            farm for farm in self.farms if not is_used_itself(farm, self.mounts, build.used)
-        ]
+        used = (*request.visible, os.path.expanduser("~"))
+        shown = [farm for farm in self.farms if not is_used_itself(farm, self.mounts, used)]
+        build = _Build(self, farms=shown, used=used)
         if self.rootless:
             build.scaffold()
         else:
@@ -175,13 +173,21 @@ class Planner:
 class _Build:
     """One plan in the making, from nothing or from another plan."""
 
-    def __init__(self, planner: Planner, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        plan: Plan | None = None,
+        *,
+        farms: Collection[str] = (),
+        used: Collection[str] = (),
+    ) -> None:
+        """``farms``: directories whose mounts are not copied, but for those with a path of ``used``."""
         self.planner = planner
         self.steps = list(plan.steps) if plan else []
         self.notes = list(plan.notes) if plan else []
         self.layers = sum(isinstance(step, Overlay) for step in self.steps)
-        self.farms: list[str] = []  # directories whose mounts are not to be copied
-        self.used: tuple[str, ...] = ()  # paths whose mounts are, for all that
+        self.farms = farms
+        self.used = used
 
     def overlay(
         self, path: str, *, flags: int = 0, lower: str | None = None, of_root: bool = False

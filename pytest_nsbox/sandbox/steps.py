@@ -33,7 +33,6 @@ INIT = "/.nsbox-init"
 TMPFS_SIZE = "size=25%"
 
 _MOST_COPIED = 64 << 20  # bytes of one file
-_SPECIAL = frozenset("\\:,")  # in overlayfs' options
 
 
 class Box(NamedTuple):
@@ -51,10 +50,10 @@ class Box(NamedTuple):
         return self.path + "/tmp"
 
     def upper(self, layer: int) -> str:
-        return f"{self.path}/upper/{layer}"
+        return os.path.join(self.path, "upper", str(layer))
 
     def work(self, layer: int) -> str:
-        return f"{self.path}/work/{layer}"
+        return os.path.join(self.path, "work", str(layer))
 
 
 class Step(Protocol):
@@ -295,7 +294,6 @@ def within(path: str, tops: Iterable[str]) -> bool:
 
 def _escape(path: str) -> str:
     """A path as overlayfs wants it in ``lowerdir=``."""
-    if not _SPECIAL.isdisjoint(path):
-        for char in "\\:,":  # the backslash first
-            path = path.replace(char, "\\" + char)
+    for char in "\\:,":
+        path = path.replace(char, "\\" + char)
     return path
