@@ -258,12 +258,12 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         controller.begin()
     try:
         result = yield
-    except BaseException:
+    except BaseException as error:
         if controller is not None:
-            controller.settle(tell=False)
+            controller.settle(error)
         raise
     if controller is not None:
-        controller.settle(tell=True)
+        controller.settle()
         # As the loop would have, had it waited for the last of them.
         if session.shouldfail:
             raise session.Failed(session.shouldfail)

@@ -106,10 +106,15 @@ class Controller:
         self._runs_ahead = may_run_ahead(self.config)
         self.stock.begin(self.config.pluginmanager.getplugin("session"), self._filters)
 
-    def settle(self, *, tell: bool) -> None:
-        """Wait for what is in flight, or end it untold, and for what is still being copied out."""
+    def settle(self, error: BaseException | None = None) -> None:
+        """Wait for what is in flight, and for what is still being copied out.
+
+        After an error what is in flight is ended and not told of.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            self.fleet.interrupt()
         self.stock.end()
-        if tell:
+        if error is None:
             self.end_group()
             self.fleet.drain()
             self.fleet.reap()
@@ -340,10 +345,11 @@ class Controller:
 
     def run_alone(self, run: ItemRun) -> None:
         """Run the item's test process from start to end."""
-        if refusal := self.start_run(run):
-            run.refuse(refusal, skip=False)
-        else:
-            self.fleet.drain()
+        with self.fleet.interrupted_gently():
+            if refusal := self.start_run(run):
+                run.refuse(refusal, skip=False)
+            else:
+                self.fleet.drain()
 
     def start_run(self, run: ItemRun) -> str:
         """Start the test process of the item, whose broad fixtures are set up; else say why not."""
@@ -356,17 +362,26 @@ class Controller:
                 heap.collapse()
                 self.stock.collapses = False
         later = self.remaining - (len(run.group.others) if run.group else 0)
-        ahead = max(0, min(later, self.fleet.jobs + 1))
         try:
-            sockets = self.look_for_sockets(run.item.session)
-            belongings = self.belongings.look()
-            kind = self.places.kind(run.options, sockets, belongings)
-            flight = self.stock.take(run, kind, self._generation)
-            self.fleet.add(flight or self.retried(lambda: self.launch(run, kind, ahead)))
+            self._start(run, later)
         except SandboxError as error:
             return explain(error)
         except OSError as error:
             return f"cannot start the test process: {error}"
+        return ""
+
+    def _start(self, run: ItemRun, later: int) -> None:
+        """Start it, and prepare what comes after it. Raises SandboxError, OSError.
+
+        ``later``: how many test processes will be wanted after this one.
+        """
+        ahead = max(0, min(later, self.fleet.jobs + 1))
+        sockets = self.look_for_sockets(run.item.session)
+        belongings = self.belongings.look()
+        kind = self.places.kind(run.options, sockets, belongings)
+        if not self.stock.take(run, kind, self._generation, self.fleet.board):
+            self.retried(lambda: self.launch(run, kind, ahead))
+        self.fleet.see_off()
         if later > 0:
 
             def key_of(item: pytest.Item) -> tuple[SandboxOptions, Kind] | None:
@@ -380,10 +395,9 @@ class Controller:
             with contextlib.suppress(SandboxError):  # whoever acquires one will be told
                 self.client.prefetch(kind, ahead=ahead)
         self.fleet.reap()  # now that the next ones are on their way: an exit takes a millisecond
-        return ""
 
-    def launch(self, run: ItemRun, kind: Kind, ahead: int) -> Flight:
-        """A test process in a sandbox. Raises SandboxError, and nothing of the test has run then."""
+    def launch(self, run: ItemRun, kind: Kind, ahead: int) -> None:
+        """Start it in a new sandbox. Raises SandboxError, and nothing of the test has run then."""
         sandbox = self.client.acquire(kind, ahead=ahead)
         timing.mark(self.config, "acquire")
         if sandbox.lacks:
@@ -394,10 +408,11 @@ class Controller:
         try:
             # Two processes that write into one file, and empty it, are not to do so at once.
             own_output = self.fleet.jobs > 1 or bool(run.group and run.group.runs_ahead)
-            return launch(run, sandbox, own_output=own_output, in_child=self.close_fds)
+            launch(run, sandbox, self.fleet.board, own_output=own_output, in_child=self.close_fds)
         except BaseException:
-            with contextlib.suppress(SandboxError):
-                sandbox.close()
+            if not self.fleet.has(run):  # with a ^C, which has waited for that
+                with contextlib.suppress(SandboxError):
+                    sandbox.close()
             raise
 
     def conclude(self, flight: Flight) -> None:

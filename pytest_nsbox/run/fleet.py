@@ -13,12 +13,13 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from _pytest.outcomes import Exit
 
 from pytest_nsbox.run.flight import Flight
+from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import SandboxError
 
@@ -52,8 +53,15 @@ class Fleet:
     def in_the_air(self) -> list[Flight]:
         return [flight for flight in self.flights if not flight.has_landed]
 
-    def add(self, flight: Flight) -> None:
+    def board(self, flight: Flight) -> None:
+        """Have one more, which nobody is told of before ``see_off``."""
         self.flights.append(flight)
+
+    def has(self, run: ItemRun) -> bool:
+        return any(flight.run is run for flight in self.flights)
+
+    def see_off(self) -> None:
+        """Tell of the one that has come last, if that is its turn."""
         if len(self.flights) == 1:
             self._tell()
         if self.jobs == 1 and self._capture is not None and threading.active_count() > 1:
@@ -64,9 +72,10 @@ class Fleet:
         flight, self.waiting = self.waiting, None
         assert flight is not None
         self.flights.append(flight)  # first, for ^C may come
-        order(flight)
-        self._tell()  # which it may have begun with
-        self.drain()
+        with self.interrupted_gently():
+            order(flight)
+            self._tell()  # which it may have begun with
+            self.drain()
 
     def make_room(self, is_in_the_way: Callable[[Flight], bool]) -> None:
         """Wait until one more may start. Raises what telling raises: Exit, KeyboardInterrupt."""
@@ -109,20 +118,19 @@ class Fleet:
 
     def _wait(self) -> None:
         """Wait for something to happen, and tell what can be told."""
-        try:
+        with self.interrupted_gently():
             self._poll_captured()
-        except KeyboardInterrupt:
-            self._interrupt()
-            raise
-        self._tell()
+            self._tell()
 
     def _tell(self) -> None:
         while self.flights:
             head = self.flights[0]
             try:
                 head.tell()
-            except BaseException:  # the end of the session
-                self._let_go()
+            except BaseException as error:  # the end of the session
+                # Not for a ^C of the user's, which is not one that the test has raised.
+                if not isinstance(error, KeyboardInterrupt) or head.run.has_ended:
+                    self._let_go()
                 raise
             if head.waits:
                 self.waiting = self.flights.popleft()
@@ -177,9 +185,19 @@ class Fleet:
         finally:
             self._capture.suspend_global_capture(in_=False)
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
         """After ^C: let the tests tear down, for as long as the user lets them."""
-        self._end_gently(Flight.interrupt)
+        if self.flights:  # else one may wait, who is not to be killed
+            self._end_gently(Flight.interrupt)
+
+    @contextlib.contextmanager
+    def interrupted_gently(self) -> Iterator[None]:
+        """Hand a ^C on at once, before anything else is torn down."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.interrupt()
+            raise
 
     def part(self) -> None:
         """Let the waiting one tear down; nobody is told how that went."""

@@ -9,12 +9,14 @@ questions that it waits to have answered.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 import pytest
@@ -235,10 +237,29 @@ def _fail(reason: str, error: BaseException | None) -> NoReturn:
     raise error
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[set[signal.Signals]]:
+    """Have ^C wait, which would leave a test behind that runs already and that nobody knows of yet.
+
+    Gives the signal mask from before, for what is forked meanwhile. Where there are other threads, one
+    of them may take the signal, and it does not wait.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield {signal.Signals(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def launch(
-    run: ItemRun, sandbox: Sandbox, *, own_output: bool, in_child: Callable[[], None]
-) -> Flight:
-    """Fork the test process of an item into a sandbox.
+    run: ItemRun,
+    sandbox: Sandbox,
+    board: Callable[[Flight], None],
+    *,
+    own_output: bool,
+    in_child: Callable[[], None],
+) -> None:
+    """Fork the test process of an item into a sandbox, and ``board`` it.
 
     ``own_output``: its captured output goes into files of its own; ``in_child`` is called there first.
     Raises SandboxError if it has not come about, OSError if it had to be killed.
@@ -251,6 +272,7 @@ def launch(
     holds = run.group is not None and run.group.runs_ahead and not in_step
 
     def be_test_process(beginning: start.Beginning) -> NoReturn:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         in_child()
         forked.freeze()
 
@@ -265,16 +287,17 @@ def launch(
 
         beginning.be(config, run.options, sandbox.enter, cwd, make, act)
 
-    try:
-        last_words, held = wire.LastWords(), wire.Held() if holds else None
-        pid, ends = start.fork(
-            config, sandbox.fork, be_test_process, last_words, own_output=own_output, held=held
-        )
-    except OSError as error:
-        raise SandboxError(f"cannot fork into the sandbox: {error}") from error
-    timing.mark(config, "fork")
-    fixtures.hand_over_late_exceptions(config)
-    return Flight(run, sandbox, ends.running(pid, last_words), ends.output, held)
+    with uninterrupted() as mask:
+        try:
+            last_words, held = wire.LastWords(), wire.Held() if holds else None
+            pid, ends = start.fork(
+                config, sandbox.fork, be_test_process, last_words, own_output=own_output, held=held
+            )
+        except OSError as error:
+            raise SandboxError(f"cannot fork into the sandbox: {error}") from error
+        timing.mark(config, "fork")
+        fixtures.hand_over_late_exceptions(config)
+        board(Flight(run, sandbox, ends.running(pid, last_words), ends.output, held))
 
 
 def prepare(run: ItemRun) -> None:

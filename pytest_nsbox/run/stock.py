@@ -12,7 +12,7 @@ import pytest
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, timing
-from pytest_nsbox.run.flight import Flight, prepare
+from pytest_nsbox.run.flight import Flight, prepare, uninterrupted
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.owners import any_own
 from pytest_nsbox.run.template import Template
@@ -61,8 +61,10 @@ class Stock:
         self._may_be_used &= is_unchanging(self.config)
         self._indices = {item: number for number, item in enumerate(session.items)}
 
-    def take(self, run: ItemRun, kind: Kind, generation: object) -> Flight | None:
-        """The item's test process, told to run it; None if it must be forked now."""
+    def take(
+        self, run: ItemRun, kind: Kind, generation: object, board: Callable[[Flight], None]
+    ) -> bool:
+        """``board`` the item's test process, told to run it; False if it must be forked now."""
         template = self._template
         if (
             template is None
@@ -73,25 +75,27 @@ class Stock:
             or fixtures.has_late_exceptions(self.config)
             or not self._knows(run)
         ):
-            return None
+            return False
         try:
-            ready = template.take((run.options, kind))
+            template.wait()
         except SandboxError as error:
             self._give_up(error)
-            return None
-        if ready is None:
-            return None
-        timing.mark(self.config, "acquire")
-        prepare(run)
-        flight = Flight(run, ready.sandbox, ready.running, ready.ends.output, None)
-        flight.order(
-            run=self._indices[run.item],
-            next=None if run.nextitem is None else self._indices[run.nextitem],
-            goes_on=False,
-            screen=None,
-        )
+            return False
+        with uninterrupted():
+            if (ready := template.take((run.options, kind))) is None:
+                return False
+            timing.mark(self.config, "acquire")
+            prepare(run)
+            flight = Flight(run, ready.sandbox, ready.running, ready.ends.output, None)
+            flight.order(
+                run=self._indices[run.item],
+                next=None if run.nextitem is None else self._indices[run.nextitem],
+                goes_on=False,
+                screen=None,
+            )
+            board(flight)
         timing.mark(self.config, "order")
-        return flight
+        return True
 
     def refill(
         self,
@@ -133,12 +137,12 @@ class Stock:
                 if not self._template.ask(self._indices[item], key, sandbox):
                     sandbox.close()
                     return kind
+            after = coming[self._template.stock : self._template.stock + 1]
+            key = key_of(after[0]) if after else None
+            return kind if key is None else key[1]
         except (OSError, SandboxError) as error:
             self._give_up(error)
             return kind
-        after = coming[self._template.stock : self._template.stock + 1]
-        key = key_of(after[0]) if after else None
-        return kind if key is None else key[1]
 
     def pids(self) -> list[int]:
         """Of the processes that there are of it."""

@@ -139,10 +139,13 @@ class Template:
             self._collect()
         return [self._pid, *(ready.running.pid for _, ready in self.ready)]
 
-    def take(self, key: Key) -> Ready | None:
-        """The next test process, if it is alive and as the key says. Raises SandboxError."""
+    def wait(self) -> None:
+        """Until there is one to be taken, if one is being made. Raises SandboxError."""
         if not self.ready and self.asked:
             self._collect()
+
+    def take(self, key: Key) -> Ready | None:
+        """The next test process that is ready, if it is alive and as the key says."""
         while self.ready:
             found, ready = self.ready.popleft()
             if found == key and not _is_readable(ready.running.pidfd):

@@ -86,6 +86,42 @@ def test_one_interrupt_tears_the_test_down_and_shows_the_summary(
     host.assert_clean()
 
 
+_INTERRUPTED = """
+import os, signal, time
+from pathlib import Path
+from pytest_nsbox.sandbox import client
+
+def be_interrupted():
+    while "running" not in Path("shared/log").read_text(): time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+_AT = {
+    "the next test is prepared": """
+def prefetch(self, *args, **kwargs):
+    real(self, *args, **kwargs)
+    be_interrupted()
+
+real, client.Client.prefetch = client.Client.prefetch, prefetch
+""",
+    "a report is told": """
+def pytest_runtest_logreport(report): be_interrupted()
+""",
+}
+
+
+@pytest.mark.parametrize("at", _AT)
+def test_an_interrupt_while_we_do_something_else_tears_the_test_down_as_well(
+    at: str, pytester: pytest.Pytester, start: Start, host: Host, log: Path
+) -> None:
+    pytester.makeconftest(_INTERRUPTED + _AT[at])
+    process = start(teardown=0.5)
+    process.communicate(timeout=30)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    after = log.read_text().splitlines()[2:]
+    assert after == ["teardown begins", "teardown ends", "broad torn down"]
+    host.assert_clean()
+
+
 def test_a_second_interrupt_does_not_wait_for_the_teardown(
     start: Start, host: Host, log: Path
 ) -> None:
