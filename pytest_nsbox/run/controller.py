@@ -425,6 +425,7 @@ class Controller:
         if run.is_concurrent:
             if run.session.shouldfail or run.session.shouldstop:
                 self.fleet.abandon()  # what they use is torn down now
+                run.tear_down_later_ones()
             run.tear_down_broad()
             run.close()
 

@@ -190,6 +190,12 @@ class ItemRun:
         """Have plugins take in what they have collected in the test process."""
         self.ihook.pytest_nsbox_apply(item=self.item, nextitem=self.nextitem, data=self.carried)
 
+    def tear_down_later_ones(self) -> None:
+        """Tear down what only items after this one use, of whom nobody is told; nor of this."""
+        before = len(self.item._report_sections)
+        self.call("teardown", item=self.item, nextitem=self.item)
+        del self.item._report_sections[before:]
+
     def call(self, when: Any, **kwargs: object) -> CallInfo[None]:
         """The controller's share of a phase: pytest's own implementations of its hook."""
         self.share.reap()

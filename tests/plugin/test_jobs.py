@@ -90,6 +90,38 @@ def test_a_run_prints_the_same_whatever_the_jobs(
     assert three.ret == one.ret
 
 
+def test_where_a_run_stops_nobody_is_told_of_the_fixtures_of_tests_after_that(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        from pathlib import Path
+        import pytest
+
+        reading, writing = os.pipe()
+
+        def test_fails():
+            assert os.read(reading, 1) != b"x"  # when the class is set up
+
+        class TestClass:
+            @pytest.fixture(scope="class", autouse=True)
+            def of_class(request):
+                os.write(writing, b"x")
+                yield
+                Path("torn down").touch()
+                print("in the teardown")
+                raise ValueError("in the teardown")
+
+            def test_one(self): pass
+        """
+    )
+    result = run_pytest("--nsbox=all", "--nsbox-jobs=2", "-x")
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*in the teardown*")
+    assert (pytester.path / "torn down").exists()
+
+
 def test_tests_that_write_on_the_terminal_run_one_by_one(
     pytester: pytest.Pytester, run_pytest: Run
 ) -> None:
