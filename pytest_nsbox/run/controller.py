@@ -207,7 +207,11 @@ class Controller:
         self.remaining = max(0, self.remaining - 1)
         run = ItemRun(item, nextitem, options, self.share, concurrent=True)
         self.prepare_basetemp(item)
-        refusal = self.start_run(run) if run.set_up_broad() else ""
+        records = self.config.pluginmanager.hasplugin("warnings")
+        with warnings.catch_warnings(record=True) if records else contextlib.nullcontext() as log:
+            is_set_up = run.set_up_broad()
+        run.warned += log or ()
+        refusal = self.start_run(run) if is_set_up else ""
         if refusal or run.broad_failed:
             self.fleet.drain()  # its turn
             if not (session.shouldfail or session.shouldstop):

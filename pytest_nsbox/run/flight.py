@@ -135,13 +135,13 @@ class Flight:
         if not run.is_concurrent:
             self._tell()
             return
-        if not run.is_announced:
-            run.announce()
-        if self.backlog:
+        if self.backlog or not run.is_announced:
             # Around us is another item's, if any.
             with catch_warnings_for_item(
                 config=run.config, ihook=run.ihook, when="runtest", item=run.item
             ):
+                if not run.is_announced:
+                    run.announce()
                 self._tell()
 
     def _tell(self) -> None:

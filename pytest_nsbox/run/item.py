@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ class ItemRun:
         self.group = group  # of the items that share its sandbox
         self.note = ""  # for its reports
         self.is_announced = False
+        self.warned: list[warnings.WarningMessage] = []  # before that
         self.has_left = False
         self.is_shared = True  # its setup, in part: the controller may have put something out
         self.reports: list[pytest.TestReport] = []
@@ -211,6 +213,8 @@ class ItemRun:
         """Tell that the item starts, which in the run of one after the other is now."""
         self.is_announced = True
         self.ihook.pytest_runtest_logstart(nodeid=self.item.nodeid, location=self.item.location)
+        for warned in self.warned:
+            warnings.showwarning(warned.message, warned.category, warned.filename, warned.lineno)
 
     def close(self) -> None:
         """Let go of what pytest has filled the item with."""

@@ -96,6 +96,7 @@ def test_where_a_run_stops_nobody_is_told_of_the_fixtures_of_tests_after_that(
     pytester.makepyfile(
         """
         import os
+        import warnings
         from pathlib import Path
         import pytest
 
@@ -107,6 +108,7 @@ def test_where_a_run_stops_nobody_is_told_of_the_fixtures_of_tests_after_that(
         class TestClass:
             @pytest.fixture(scope="class", autouse=True)
             def of_class(request):
+                warnings.warn("in the setup")
                 os.write(writing, b"x")
                 yield
                 Path("torn down").touch()
@@ -118,6 +120,7 @@ def test_where_a_run_stops_nobody_is_told_of_the_fixtures_of_tests_after_that(
     )
     result = run_pytest("--nsbox=all", "--nsbox-jobs=2", "-x")
     result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*in the setup*")
     result.stdout.no_fnmatch_line("*in the teardown*")
     assert (pytester.path / "torn down").exists()
 
