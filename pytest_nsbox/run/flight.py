@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import os
 import signal
 import threading
 import time
@@ -28,6 +27,7 @@ from pytest_nsbox.run import fixtures, forked, screen, start, timing, verdict, w
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.output import Output
+from pytest_nsbox.run.places import current_directory
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -268,7 +268,7 @@ def launch(
     prepare(run)
     # A thread of a broad-scoped fixture may print while we tell of a report.
     in_step = screen.is_shared(config) or threading.active_count() > 1
-    cwd = os.getcwd()
+    cwd = current_directory()
     holds = run.group is not None and run.group.runs_ahead and not in_step
 
     def be_test_process(beginning: start.Beginning) -> NoReturn:

@@ -32,7 +32,7 @@ class Places:
     ) -> Kind:
         """The kind of sandbox that an item with these options needs now: of equal ones one object."""
         basetemp = basetemp_of(self.config)
-        places = (os.getcwd(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
+        places = (current_directory(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
         key = (options, places, sockets, belongings)
         kind = self._kinds.get(key)
         if kind is None:
@@ -62,7 +62,11 @@ class Places:
             *(path for path in sys.path if path),
             *([basetemp] if basetemp else []),
         }
-        places = {os.getcwd(), os.environ.get("TMPDIR", "/tmp"), os.path.expanduser("~")}
+        places = {
+            *filter(None, [current_directory()]),
+            os.environ.get("TMPDIR", "/tmp"),
+            os.path.expanduser("~"),
+        }
         # A private /tmp is the point: only sources that lie right in it open it up.
         return sorted(
             {self.real(path) for path in sources} | {self.real(path) for path in places} - {"/tmp"}
@@ -73,3 +77,11 @@ class Places:
         if found is None:
             found = self._real[path] = os.path.realpath(path)
         return found
+
+
+def current_directory() -> str:
+    """The process's, "" where a broad-scoped fixture has removed it from under us."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

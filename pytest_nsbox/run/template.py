@@ -27,6 +27,7 @@ from pytest_nsbox.kernel.syscalls import PR_SET_PDEATHSIG, prctl
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import forked, start, timing, wire
 from pytest_nsbox.run import test_process as child
+from pytest_nsbox.run.places import current_directory
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox import channel, descriptors, heap
 from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
@@ -241,7 +242,7 @@ class _Server:
         self.own_output = own_output
         self.collapses = collapses
         self.controller = os.getpid()
-        self.cwd = os.getcwd()
+        self.cwd = current_directory()
         self.process = child.TestProcess(config, filters=filters)  # what all that we fork become
 
     def serve(self, words: list[wire.LastWords]) -> NoReturn:

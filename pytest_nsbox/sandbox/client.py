@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from errno import EAGAIN, ECHILD, EMFILE, ENFILE, ENOMEM
 from typing import NamedTuple, NoReturn
@@ -400,7 +401,7 @@ class Sandbox:
         """In the child that ``fork`` made: join the rest of the sandbox and give up privileges.
 
         What the caller has open of the host's is then the sandbox's, see ``descriptors``.
-        Raises OSError, also when ``cwd`` is not there.
+        ``cwd``: "" for one that has been removed. Raises OSError, also when it is not there.
         """
         client = self._client
         if not self._is_joined:
@@ -413,7 +414,10 @@ class Sandbox:
             terminal.forbid_typing()
         privileges.drop(client.keep_capabilities, client.other_capabilities)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # cleared by every change of credentials
-        os.chdir(cwd)
+        if cwd:
+            os.chdir(cwd)
+        else:
+            _be_nowhere()
 
     def changes(self, left_out: Sequence[str] = ()) -> list[Change]:
         """What is different in there from the host, outside ``/tmp`` and the paths ``left_out``."""
@@ -488,3 +492,10 @@ def _directory_of(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     origin = spec.origin if spec else None
     return [os.path.dirname(os.path.dirname(origin))] if origin else []
+
+
+def _be_nowhere() -> None:
+    """Have a current directory that has been removed. Not the host's: its parent would be outside."""
+    path = tempfile.mkdtemp(dir="/tmp")
+    os.chdir(path)
+    os.rmdir(path)

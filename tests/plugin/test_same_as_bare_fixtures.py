@@ -56,6 +56,34 @@ def test_fixtures_of_every_scope(pytester: pytest.Pytester, same_as_bare: SameAs
     same_as_bare("-s", "-v")
 
 
+def test_a_current_directory_that_has_been_removed(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        class TestClass:
+            @pytest.fixture(scope="class", autouse=True)
+            def nowhere(request, tmp_path_factory):
+                path = tmp_path_factory.mktemp("gone")
+                os.chdir(path)
+                path.rmdir()
+
+            def test_says_so(self):
+                with pytest.raises(FileNotFoundError): os.getcwd()
+                assert os.listdir(".") == []
+
+            def test_fails(self):
+                with open("file", "w"): pass
+
+        def test_after(): pass
+        """
+    )
+    same_as_bare("-v", "-rA").assert_outcomes(passed=2, failed=1)
+
+
 def test_xunit_setup_of_every_level(pytester: pytest.Pytester, same_as_bare: SameAsBare) -> None:
     pytester.makepyfile(
         """
