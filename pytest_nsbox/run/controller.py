@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -81,7 +82,7 @@ class Controller:
             may_be_used=fork_ahead == "auto",
             collapses=huge_pages != "never",
         )
-        self.share = Share(fixtures.shared_hooks(config), self.reap, belongings)
+        self.share = Share(fixtures.shared_hooks(config), self.reap, belongings, self.threads)
         self.remaining = 0
         self.places = Places(config)
         self._refusal: str | None = None
@@ -90,6 +91,7 @@ class Controller:
         self._generation: object = None
         self._death: tuple[object, str] = (None, "")  # of the last: its group's node, its item
         self._filters: list[Any] = []
+        self._threads: list[threading.Thread] = []  # from before the first test
         self._runs_ahead = False  # a group's test process
         self.not_copied: list[str] = []
         self._has_forked = False
@@ -102,6 +104,7 @@ class Controller:
 
     def begin(self) -> None:
         """Note what a group's test process is to have around each of its tests, as is here."""
+        self._threads = threading.enumerate()
         self._filters = list(warnings.filters)
         self._runs_ahead = may_run_ahead(self.config)
         self.stock.begin(self.config.pluginmanager.getplugin("session"), self._filters)
@@ -132,6 +135,10 @@ class Controller:
         """Have no child of ours left that has only to exit, or waits for an item."""
         self.fleet.reap()
         self.stock.end()
+
+    def threads(self) -> list[str]:
+        """The names of those that broad-scoped fixtures have started, which a fork does not copy."""
+        return [thread.name for thread in threading.enumerate() if thread not in self._threads]
 
     def close_fds(self) -> None:
         """In a forked child: let go of what is ours."""

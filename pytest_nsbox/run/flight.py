@@ -269,6 +269,7 @@ def launch(
     # A thread of a broad-scoped fixture may print while we tell of a report.
     in_step = screen.is_shared(config) or threading.active_count() > 1
     cwd = current_directory()
+    threads = run.share.threads()
     holds = run.group is not None and run.group.runs_ahead and not in_step
 
     def be_test_process(beginning: start.Beginning) -> NoReturn:
@@ -279,7 +280,7 @@ def launch(
         def make() -> child.TestProcess:
             return child.TestProcess(
                 config, is_shared=run.is_shared, rehearses=run.rehearses, rehearsed=run.rehearsed,
-                group=run.group if run.goes_on else None, in_step=in_step,
+                group=run.group if run.goes_on else None, in_step=in_step, threads=threads,
             )  # fmt: skip
 
         def act(process: child.TestProcess) -> None:

@@ -58,6 +58,7 @@ class Share(NamedTuple):
     hooks: dict[str, Callable[..., Any]]  # by phase
     reap: Callable[[], None]  # before it: a fixture is to find no child that is not its own
     belongings: Belongings
+    threads: Callable[[], list[str]]  # the names of those that broad-scoped fixtures have started
 
 
 class ItemRun:
@@ -350,7 +351,9 @@ class ItemRun:
         if stacks:
             report.sections.append(("Python stacks", stacks))
         try:
-            found = leftovers.describe(self.changes(sandbox), sandbox.processes())
+            found = leftovers.describe(
+                self.changes(sandbox), sandbox.processes(), self.share.threads()
+            )
         except (SandboxError, OSError) as error:
             found = str(error)  # it may be why
         if found:

@@ -99,17 +99,20 @@ class TestProcess:
         in_step: bool = False,
         group: Group | None = None,
         filters: Sequence[Any] = (),
+        threads: Sequence[str] = (),
     ) -> None:
         """``is_shared``: whether the controller has done more of the setup than to find it done.
 
         ``group``: of whose items it runs one after the other; None: it runs one.
         ``filters``: of warnings, as they are around each test that it is told to run.
+        ``threads``: the names of those of broad-scoped fixtures, which it does not have.
         """
         self.config = config
         self.session: pytest.Session = config.pluginmanager.getplugin("session")
         self.kept: list[object] = []  # of the controller: to let go of it would write to its pages
         self.group = group
         self.filters = group.filters if group is not None else filters
+        self.threads = threads
         self.goes_on = group is not None
         # Whether it may be ahead of the controller, and whether it is, with the item that comes next.
         self.runs_ahead = group is not None and group.runs_ahead and not in_step
@@ -424,7 +427,7 @@ class TestProcess:
     def leftovers(self) -> str:
         """The section of a failed test's report: what it has changed, and what it left running."""
         with contextlib.suppress(Exception):
-            return leftovers.describe(self.ask("changes"), self.processes())
+            return leftovers.describe(self.ask("changes"), self.processes(), self.threads)
         return ""
 
     def processes(self) -> list[Process]:

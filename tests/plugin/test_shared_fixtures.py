@@ -77,6 +77,37 @@ def test_a_fixture_that_is_not_shared_sees_the_memory_of_its_test(
     run_pytest("--nsbox=all").assert_outcomes(passed=2)
 
 
+@pytest.mark.parametrize("end", ["assert False", "os._exit(3)"])
+def test_a_failure_names_the_threads_that_the_test_does_not_have(
+    end: str, pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import os, threading
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def watcher():
+            ends = threading.Event()
+            thread = threading.Thread(target=ends.wait, name="the watcher")
+            thread.start()
+            yield
+            ends.set()
+            thread.join()
+
+        def test_it(watcher):
+            {end}
+        """
+    )
+    run_pytest("--nsbox=all").stdout.fnmatch_lines(
+        [
+            "*- sandbox -*",
+            "1 thread of broad-scoped fixtures outside (pytest_nsbox_fixtures can have it in here):",
+            "  the watcher",
+        ]
+    )
+
+
 @pytest.mark.parametrize("capture", ["fd", "sys", "tee-sys"])
 def test_what_a_thread_of_a_broad_fixture_prints_belongs_to_the_test(
     capture: str, pytester: pytest.Pytester, run_pytest: RunPytest
