@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import gc
 import os
 import sys
+from typing import Any
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config_value
@@ -15,13 +17,35 @@ from _pytest.unraisableexception import collect_unraisable
 from pytest_nsbox.options import SandboxOptions
 
 _collected = 0  # times that all generations were, before this process
+_collect, _get_objects, _get_referrers = gc.collect, gc.get_objects, gc.get_referrers
 
 
 def freeze() -> None:
-    """Never collect here what the controller holds too."""
+    """Never collect here what the controller holds too, unless the test asks for that."""
     global _collected
     gc.freeze()  # which resets the counts of the generations as well
     _collected = gc.get_stats()[2]["collections"]
+    # What is frozen none of them would find: https://docs.python.org/3/library/gc.html#gc.freeze
+    gc.collect, gc.get_objects, gc.get_referrers = collect_all, get_objects, get_referrers
+
+
+@functools.wraps(_collect)
+def collect_all(generation: int = 2) -> int:
+    if generation == 2:
+        gc.unfreeze()
+    return _collect(generation)
+
+
+@functools.wraps(_get_objects)
+def get_objects(generation: int | None = None) -> list[Any]:
+    gc.unfreeze()
+    return _get_objects(generation)
+
+
+@functools.wraps(_get_referrers)
+def get_referrers(*objs: Any) -> list[Any]:
+    gc.unfreeze()
+    return [each for each in _get_referrers(*objs) if each is not objs]
 
 
 def adopt(config: pytest.Config, options: SandboxOptions) -> None:
@@ -51,6 +75,6 @@ def collect(config: pytest.Config) -> None:
     # What is new is in the two young generations, unless so much is that it has become old. To
     # collect all three empties Python's free lists, too: 0.2 ms in a forked process.
     is_young = sys.version_info < (3, 14) and not gc.get_count()[2] and not _full_collections()
-    gc.collect(1 if is_young else 2)
+    _collect(1 if is_young else 2)
     with contextlib.suppress(Exception):  # -W error: no phase is left to fail
         collect_unraisable(config)

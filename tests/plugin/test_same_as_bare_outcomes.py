@@ -154,6 +154,40 @@ WARNING_SUITE = """
 """
 
 
+def test_the_garbage_collector_finds_what_is_older_than_the_test(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makepyfile(
+        """
+        import gc
+        import weakref
+        import pytest
+
+        class Thing: pass
+
+        @pytest.fixture(scope="module")
+        def things():
+            thing = Thing()
+            thing.itself = thing
+            return [thing]
+
+        def test_objects(things):
+            assert any(each is things for each in gc.get_objects())
+
+        def test_referrers(things):
+            holder = (things[0],)
+            found = [each for each in gc.get_referrers(things[0]) if isinstance(each, (list, tuple))]
+            assert {id(each) for each in found} == {id(things), id(holder)}
+
+        def test_collect(things):
+            seen = weakref.ref(things.pop())
+            assert gc.collect()
+            assert seen() is None
+        """
+    )
+    same_as_bare("-v").assert_outcomes(passed=3)
+
+
 @pytest.mark.parametrize(
     "args",
     [[], ["-W", "error"], ["-W", "default"], ["-p", "no:warnings"], ["--disable-warnings"]],
