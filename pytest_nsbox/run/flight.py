@@ -238,7 +238,7 @@ def _fail(reason: str, error: BaseException | None) -> NoReturn:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[set[signal.Signals]]:
+def uninterrupted() -> Iterator[Iterable[int]]:
     """Have ^C wait, which would leave a test behind that runs already and that nobody knows of yet.
 
     Gives the signal mask from before, for what is forked meanwhile. Where there are other threads, one
@@ -246,7 +246,7 @@ def uninterrupted() -> Iterator[set[signal.Signals]]:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        yield {signal.Signals(number) for number in before}
+        yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

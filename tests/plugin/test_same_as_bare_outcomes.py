@@ -154,6 +154,25 @@ WARNING_SUITE = """
 """
 
 
+def test_a_test_has_the_signal_mask_that_pytest_has(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makepyfile(
+        """
+        import signal
+        import pytest
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGRTMIN + 1])
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_mask(number):
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            assert set(map(int, blocked)) == {signal.SIGUSR1, signal.SIGRTMIN + 1}
+        """
+    )
+    same_as_bare("-v").assert_outcomes(passed=5)
+
+
 def test_the_garbage_collector_finds_what_is_older_than_the_test(
     pytester: pytest.Pytester, same_as_bare: SameAsBare
 ) -> None:
