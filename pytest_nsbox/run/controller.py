@@ -17,10 +17,12 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
+from pytest_nsbox.kernel import procstat
 from pytest_nsbox.options import OptionError, SandboxOptions
 from pytest_nsbox.run import adapters, fixtures, screen, timing
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
+from pytest_nsbox.run.children import children_key
 from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
 from pytest_nsbox.run.group import Group, group_of, may_run_ahead, scope_node
@@ -37,7 +39,8 @@ from pytest_nsbox.run.stock import Stock
 from pytest_nsbox.sandbox import heap
 from pytest_nsbox.sandbox.belongings import Belongings
 from pytest_nsbox.sandbox.client import Client, Kind, Refused, SandboxError, Unanswered
-from pytest_nsbox.sandbox.sockets import Socket, Sockets
+from pytest_nsbox.sandbox.outsiders import Outsiders
+from pytest_nsbox.sandbox.sockets import Sockets
 
 T = TypeVar("T")
 
@@ -88,6 +91,7 @@ class Controller:
         self._refusal: str | None = None
         session = config.pluginmanager.getplugin("session")
         self._sockets = Sockets(partial(fixtures.is_started_by, session))
+        self._outsiders = Outsiders()
         self._generation: object = None
         self._death: tuple[object, str] = (None, "")  # of the last: its group's node, its item
         self._filters: list[Any] = []
@@ -342,7 +346,10 @@ class Controller:
                 "process that asked for them; leave its option out (--forked and the like)"
             )
         if self._refusal is None:
-            kind = self.places.kind(SandboxOptions(), belongings=self.belongings.look())
+            outsiders = self._outsiders.look(())
+            kind = self.places.kind(
+                SandboxOptions(), belongings=self.belongings.look(), outsiders=outsiders
+            )
             try:
                 self.client.put_back(kind, self.retried(lambda: self.client.acquire(kind)))
                 self._refusal = ""
@@ -387,9 +394,8 @@ class Controller:
         ``later``: how many test processes will be wanted after this one.
         """
         ahead = max(0, min(later, self.fleet.jobs + 1))
-        sockets = self.look_for_sockets(run.item.session)
-        belongings = self.belongings.look()
-        kind = self.places.kind(run.options, sockets, belongings)
+        kind_for = self.look_around(run.item.session)
+        kind = kind_for(run.options)
         if not self.stock.take(run, kind, self._generation, self.fleet.board):
             self.retried(lambda: self.launch(run, kind, ahead))
         self.fleet.see_off()
@@ -399,7 +405,7 @@ class Controller:
                 options = self.options_here(item)
                 if not isinstance(options, SandboxOptions) or scope_node(item, options.scope):
                     return None
-                return options, self.places.kind(options, sockets, belongings)
+                return options, kind_for(options)
 
             acquire = partial(self.client.acquire, ahead=ahead)
             kind = self.stock.refill(run, kind, self._generation, key_of, acquire)
@@ -453,11 +459,21 @@ class Controller:
         except SandboxError as error:
             self.not_copied.append(f"what {run.item.nodeid} has written: {error}")
 
-    def look_for_sockets(self, session: pytest.Session) -> tuple[Socket, ...]:
-        """The unix sockets on which something listens that broad-scoped fixtures started."""
+    def look_around(self, session: pytest.Session) -> Callable[[SandboxOptions], Kind]:
+        """What kinds of sandboxes there are to be now, after what broad-scoped fixtures have done."""
         before, self._generation = self._generation, fixtures.generation(session)
-        but = [*(running.pid for running in self.fleet.exiting), *self.stock.pids()]
-        return self._sockets.look(anew=self._generation != before, but=but)
+        children = procstat.children()
+        if children:
+            children -= {*self.fleet.pids(), *self.stock.pids()}
+        self.config.stash[children_key] = children or frozenset()
+        # A child may serve a new socket at any time.
+        anew = self._generation != before or children is None or bool(children)
+        return partial(
+            self.places.kind,
+            sockets=self._sockets.look(anew=anew),
+            belongings=self.belongings.look(),
+            outsiders=self._outsiders.look(children or ()),
+        )
 
     def retried(self, attempt: Callable[[], T]) -> T:
         """The attempt's result, of another one where it has failed, with a new supervisor.

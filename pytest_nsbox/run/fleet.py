@@ -53,6 +53,11 @@ class Fleet:
     def in_the_air(self) -> list[Flight]:
         return [flight for flight in self.flights if not flight.has_landed]
 
+    def pids(self) -> list[int]:
+        """Of all test processes that there are."""
+        flights = [*self.in_the_air, *([self.waiting] if self.waiting is not None else [])]
+        return [running.pid for running in (*self.exiting, *(f.running for f in flights))]
+
     def board(self, flight: Flight) -> None:
         """Have one more, which nobody is told of before ``see_off``."""
         self.flights.append(flight)

@@ -15,6 +15,7 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key, get_timeout_config
 from _pytest.unraisableexception import collect_unraisable
 
 from pytest_nsbox.options import SandboxOptions
+from pytest_nsbox.run import children
 
 _collected = 0  # times that all generations were, before this process
 _collect, _get_objects, _get_referrers = gc.collect, gc.get_objects, gc.get_referrers
@@ -52,6 +53,8 @@ def adopt(config: pytest.Config, options: SandboxOptions) -> None:
     """Mend what a fork does to Python's own state."""
     if options.env:
         os.environ.update(options.env)
+    if started := config.stash.get(children.children_key, None):
+        children.adopt(started)
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:
         # The one inherited is outside: it would mourn shared memory that it cannot see.

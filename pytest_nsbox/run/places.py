@@ -12,6 +12,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run.item import basetemp_of
 from pytest_nsbox.sandbox.belongings import Belonging
 from pytest_nsbox.sandbox.client import Kind
+from pytest_nsbox.sandbox.outsiders import Outsider
 from pytest_nsbox.sandbox.sockets import Socket
 
 
@@ -29,15 +30,16 @@ class Places:
         options: SandboxOptions,
         sockets: tuple[Socket, ...] = (),
         belongings: tuple[Belonging, ...] = (),
+        outsiders: tuple[Outsider, ...] = (),
     ) -> Kind:
         """The kind of sandbox that an item with these options needs now: of equal ones one object."""
         basetemp = basetemp_of(self.config)
         places = (current_directory(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
-        key = (options, places, sockets, belongings)
+        key = (options, places, sockets, belongings, outsiders)
         kind = self._kinds.get(key)
         if kind is None:
             kind = kind_of(options, self.visible(basetemp), self.real)
-            kind = kind._replace(sockets=sockets, belongings=belongings)
+            kind = kind._replace(sockets=sockets, belongings=belongings, outsiders=outsiders)
             self._kinds[key] = kind
         return kind
 

@@ -21,6 +21,7 @@ from pytest_nsbox.kernel.syscalls import (
 from pytest_nsbox.sandbox import channel, degrade, init, rootfs, steps
 from pytest_nsbox.sandbox.namespaces import KINDS, Home
 from pytest_nsbox.sandbox.network import bring_up_loopback
+from pytest_nsbox.sandbox.outsiders import Outsider
 from pytest_nsbox.sandbox.pid_namespaces import BuildError, PidNamespace, PidNamespaces
 
 
@@ -42,6 +43,7 @@ class Wish(NamedTuple):
     without: str  # that changes from test to test, as JSON
     sockets: list[str]
     belongings: list[str]
+    outsiders: list[Outsider]
     hostname: str | None
     network: str
 
@@ -52,9 +54,10 @@ def read(kind: str) -> Wish:
     said = json.loads(kind)
     sockets = [path for path, _ in said.pop("sockets")]
     belongings = [path for path, _, _ in said.pop("belongings")]
+    outsiders = [Outsider(*each) for each in said.pop("outsiders")]
     without = json.dumps(said)
     hostname, network = said.pop("hostname"), said.pop("network")
-    return Wish(rootfs.Request(**said), without, sockets, belongings, hostname, network)
+    return Wish(rootfs.Request(**said), without, sockets, belongings, outsiders, hostname, network)
 
 
 class Builder:
@@ -91,7 +94,7 @@ class Builder:
             kinds.remove("net")
         self._number += 1
         with contextlib.ExitStack() as undo:
-            pids = self._pids.take()
+            pids = self._pids.take(wish.outsiders)
             undo.callback(self._pids.give_back, pids)
             box = make_box(self._number, plan, pids.proc)
             undo.callback(remove_box, box)
@@ -140,6 +143,9 @@ def make_box(number: int, plan: rootfs.Plan, proc: str) -> steps.Box:
     mount("tmpfs", box.path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,{steps.TMPFS_SIZE}")
     for name in ("upper", "work", "root", "tmp"):
         os.mkdir(f"{box.path}/{name}")
+    # An overlay's statfs(2) is that of its upper layer, and no disk has nothing on it.
+    with open(f"{box.path}/used", "wb", buffering=0) as file:
+        file.write(b"1")
     mount("tmpfs", box.tmp, "tmpfs", MS_NOSUID | MS_NODEV, plan.tmp_options)
     return box
 

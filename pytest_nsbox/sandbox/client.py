@@ -25,6 +25,7 @@ from pytest_nsbox.kernel.syscalls import (
 from pytest_nsbox.sandbox import channel, descriptors, privileges, terminal
 from pytest_nsbox.sandbox.changes import Change
 from pytest_nsbox.sandbox.forking import Forker
+from pytest_nsbox.sandbox.outsiders import Outsider
 
 _ANSWER_SECONDS = 60.0
 # The supervisor must not see the user's modules, nor pay for site: it needs the standard library
@@ -59,6 +60,7 @@ class Kind(NamedTuple):
     # Unix sockets of the host's to be reached, and a number to tell a new one at an old path.
     sockets: tuple[tuple[str, int], ...] = ()
     belongings: tuple[tuple[str, int, int], ...] = ()  # in /tmp and /dev/shm, see the module
+    outsiders: tuple[Outsider, ...] = ()  # processes to be there by their pids
     hostname: str | None = None
 
 
@@ -457,8 +459,11 @@ def processes(proc: int | str = "/proc") -> Iterator[Process]:
     try:
         if _shows_others(at, from_outside=at is proc):
             return
+        own = os.fstat(at).st_dev
         for pid in sorted(int(name) for name in os.listdir(at) if name.isdigit()):
             try:
+                if os.stat(f"{pid}/stat", dir_fd=at).st_dev != own:
+                    continue  # it stands in for one outside, see ``outsiders``
                 status = _read(f"{pid}/stat", at)
                 name, _, rest = status.partition("(")[2].rpartition(")")
                 if rest.split()[0] in "ZX":

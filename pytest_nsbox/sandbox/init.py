@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
 import socket
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
 from typing import NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
@@ -26,7 +30,12 @@ from pytest_nsbox.kernel.syscalls import (
 from pytest_nsbox.sandbox import channel, privileges, steps
 
 # What it is told, and answers.
-VACATE, VACANT, INHABITED = b"v", b"1", b"0"
+VACATE = b"v"
+AS_THREAD, AS_PROCESS = b"t", b"p"  # and a pid, to be that of something that stands in for another
+DONE, NOT_DONE = b"1", b"0"
+
+# A pid is free only a moment after its process can be seen no more: release_task() in kernel/exit.c.
+_TRIES, _FREED_SECONDS = 20, 0.0005
 
 # What of /proc is the machine's and not a process', and may have files to write to: bubblewrap's
 # list, and what else there is in fs/proc and drivers/ of the kernel.
@@ -60,8 +69,13 @@ def run(supervisor: socket.socket, keep_capabilities: int, *, own_proc: bool) ->
         for fd in fds:
             os.close(fd)
         set_name("nsbox-init")
-        while supervisor.recv(1) == VACATE:  # at the end of file the namespace is to end
-            supervisor.send(VACANT if _is_alone() and _restart_pids(last_pid) else INHABITED)
+        while request := supervisor.recv(32):  # at the end of file the namespace is to end
+            if request == VACATE:
+                is_done = _is_alone() and _set_last_pid(last_pid, 1)
+            else:
+                start = {AS_THREAD: _stand_as_thread, AS_PROCESS: _stand_as_process}[request[:1]]
+                is_done = _stand_in(last_pid, int(request[1:]), start)
+            supervisor.send(DONE if is_done else NOT_DONE)
         status = 0
     finally:
         os._exit(status)
@@ -113,13 +127,65 @@ def _is_alone() -> bool:
     return False
 
 
-def _restart_pids(last_pid: int) -> bool:
-    """Whether the next process here will be PID 2: pid_namespaces(7), ns_last_pid."""
+def _set_last_pid(last_pid: int, pid: int) -> bool:
+    """Whether the next process here will have the pid after that: pid_namespaces(7), ns_last_pid."""
     try:
-        os.pwrite(last_pid, b"1", 0)
+        os.pwrite(last_pid, b"%d" % pid, 0)
     except OSError:  # no such file; no CAP_CHECKPOINT_RESTORE
         return False
     return True
+
+
+def _stand_in(last_pid: int, pid: int, start: Callable[[int], bool]) -> bool:
+    """Whether there is now something with that pid, which is then no other's here."""
+    for _ in range(_TRIES):
+        if not _set_last_pid(last_pid, pid - 1):
+            return False
+        try:
+            if start(pid):
+                return True
+        except (OSError, RuntimeError):  # no more processes, or threads
+            return False
+        finally:
+            _set_last_pid(last_pid, 1)  # which it could be a moment ago
+        time.sleep(_FREED_SECONDS)
+    return False
+
+
+def _stand_as_thread(pid: int) -> bool:
+    """Whether a thread of ours that has just been started, and does nothing, has that id.
+
+    kill(2) takes it for a process, which no signal harms; ``/proc`` has it, but does not list it.
+    """
+    found: SimpleQueue[int] = SimpleQueue()
+
+    def stand() -> None:
+        tid = _thread.get_native_id()
+        found.put(tid)
+        if tid == pid:
+            forever = _thread.allocate_lock()
+            forever.acquire()
+            forever.acquire()
+
+    _thread.start_new_thread(stand, ())
+    return found.get() == pid
+
+
+def _stand_as_process(pid: int) -> bool:
+    """Whether a process that has just been forked, and does nothing, has that pid; it ends as any."""
+    forked = os.fork()
+    if forked == 0:
+        try:
+            os.closerange(0, 65536)
+            set_name("nsbox-outside")
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            while True:
+                signal.pause()
+        finally:
+            os._exit(0)
+    if forked != pid:
+        os.kill(forked, signal.SIGKILL)
+    return forked == pid
 
 
 def enter(root: str) -> None:

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 from collections import deque
+from collections.abc import Iterable
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWNS,
@@ -21,10 +22,14 @@ from pytest_nsbox.kernel.syscalls import (
     umount,
 )
 from pytest_nsbox.sandbox import channel, init, steps
+from pytest_nsbox.sandbox.outsiders import Outsider
 
 _ANSWER_SECONDS = 30  # that an init may take for what is a matter of microseconds
 _MOST_LEFT = 8  # namespaces that wait to be empty
 _PROC_OF_ALL = f"{steps.TEMPLATES}/proc"  # the machine's, where a namespace has none of its own
+# What a stand-in shows of the process that it stands for. Nothing that leads to its files or memory:
+# one may look into a process that has no more privileges than oneself, see ptrace(2).
+_SHOWN = ("stat", "status", "statm", "cmdline", "comm")
 
 
 class BuildError(OSError):
@@ -45,6 +50,7 @@ class PidNamespace:
         self.fd = -1
         self.pid = 0  # of its init
         self.proc = _PROC_OF_ALL  # what its sandboxes have as their /proc
+        self.stand_ins: set[Outsider] = set()
 
     def make(self, number: int, keep_capabilities: int, *, own_proc: bool) -> None:
         """Raises OSError, which names the system call that was refused."""
@@ -97,7 +103,24 @@ class PidNamespace:
                 self._asked -= 1
         except OSError:
             return False
-        return answer == init.VACANT
+        # Stand-ins that are processes have been killed, too.
+        self.stand_ins = {each for each in self.stand_ins if not each.is_listed}
+        return answer == init.DONE
+
+    def stand_in(self, outsider: Outsider) -> None:
+        """Have the pid of a process outside be that of its stand-in, if that can be."""
+        self.stand_ins.add(outsider)
+        if self.proc == _PROC_OF_ALL:
+            return
+        pid = outsider.pid
+        how = init.AS_PROCESS if outsider.is_listed else init.AS_THREAD
+        with contextlib.suppress(OSError):  # it has gone, or we may not
+            os.stat(f"{steps.HOST}/proc/{pid}")
+            self._socket.send(how + b"%d" % pid)
+            if self._socket.recv(1) == init.DONE:
+                for name in _SHOWN:
+                    source, target = f"{steps.HOST}/proc/{pid}/{name}", f"{self.proc}/{pid}/{name}"
+                    steps.attach(source, target, read_only=True, recursive=False)
 
     def end(self) -> None:
         """Kill its init, and with it whoever is in there; it is to be reaped."""
@@ -127,16 +150,28 @@ class PidNamespaces:
             steps.attach(f"{steps.HOST}/proc", _PROC_OF_ALL, read_only=False, recursive=True)
             init.protect_proc(_PROC_OF_ALL)
 
-    def take(self) -> PidNamespace:
-        """One with nobody in it but its init. Raises OSError."""
+    def take(self, outsiders: Iterable[Outsider] = ()) -> PidNamespace:
+        """One with nobody in it but its init, which stands in for those. Raises OSError."""
+        wanted = set(outsiders)
+        found = self._vacated(wanted) or self._new()
+        for outsider in sorted(wanted - found.stand_ins):
+            found.stand_in(outsider)
+        return found
+
+    def _vacated(self, wanted: set[Outsider]) -> PidNamespace | None:
+        """One that a sandbox has left, and that stands in for nobody else."""
         for _ in range(len(self._left)):
             found = self._left.popleft()
-            if found.is_vacated():
+            serves = found.stand_ins <= wanted
+            if serves and found.is_vacated():
                 return found
-            if found.is_alive():
+            if serves and found.is_alive():
                 self._left.append(found)
             else:
                 self._end(found)
+        return None
+
+    def _new(self) -> PidNamespace:
         self._number += 1
         new = PidNamespace()
         try:

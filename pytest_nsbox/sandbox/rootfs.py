@@ -405,7 +405,7 @@ def make_templates(*, rootless: bool) -> None:
     os.mkdir(sys_)
     # The mode is crucial, mkosi found: with tmpfs' own 1777, opening /dev/null is EACCES
     # (fs.protected_regular).
-    mount("tmpfs", dev, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755")
+    mount("tmpfs", dev, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755")
     for name in _DEV_NODES:
         if os.path.exists(f"{HOST}/dev/{name}"):
             os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_WRONLY))
@@ -414,8 +414,20 @@ def make_templates(*, rootless: bool) -> None:
         os.symlink(to, f"{dev}/{name}")
     for name in ("pts", "shm"):
         os.mkdir(f"{dev}/{name}")
+    if not rootless:  # else mknod(2) is EPERM
+        show_block_devices(dev)
     mount_setattr(dev, MOUNT_ATTR_RDONLY)
     attach(f"{HOST}/sys", sys_, read_only=True, recursive=True)
+
+
+def show_block_devices(dev: str) -> None:
+    """Have those of the host there to be seen, on a filesystem whose devices nobody can open."""
+    with os.scandir(f"{HOST}/dev") as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISBLK(status.st_mode):
+                with contextlib.suppress(OSError):  # no CAP_MKNOD
+                    os.mknod(f"{dev}/{entry.name}", status.st_mode, status.st_rdev)
 
 
 def execute(plan: Plan, box: Box) -> tuple[list[int], list[str]]:

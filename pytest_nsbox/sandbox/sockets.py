@@ -16,10 +16,10 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
 
-from pytest_nsbox.kernel import netunix
+from pytest_nsbox.kernel import netunix, procstat
+from pytest_nsbox.kernel.procstat import Stat
 
 Environment = Mapping[str, str]
 #: Path and socket inode, which tells a new server at an old path from its predecessor.
@@ -36,13 +36,12 @@ class Sockets:
         self._paths: dict[int, str | None] = {}  # by socket inode; None where it is not ours
         self._found: tuple[Socket, ...] = ()
 
-    def look(self, *, anew: bool, but: Collection[int] = ()) -> tuple[Socket, ...]:
+    def look(self, *, anew: bool) -> tuple[Socket, ...]:
         """The sockets of ours, sorted by path; as long as nobody may serve a new one, as before.
 
         ``anew``: somebody may.  For the table of a busy host takes a millisecond to read.
-        ``but``: children that serve nothing.
         """
-        if anew or threading.active_count() > self._threads or _has_children(but):
+        if anew or threading.active_count() > self._threads:
             try:
                 table = netunix.read()
             except OSError:  # there are containers that hide what they can of /proc
@@ -61,23 +60,6 @@ class Sockets:
         if any(not s.path.startswith("/") or _beside(s.path) for s in new):
             self._paths |= _locate(new, self.is_ours)
         self._found = tuple(sorted((path, n) for n, path in self._paths.items() if path))
-
-
-def _has_children(but: Collection[int]) -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    if not but:
-        return True
-    try:
-        fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
-        return True
-    try:
-        return not set(map(int, os.read(fd, 4096).split())) <= set(but)
-    finally:
-        os.close(fd)
 
 
 def _locate(
@@ -142,18 +124,9 @@ def _open_sockets(pid: int) -> Iterator[int]:
 # ------------------------------------------------------------------ our processes
 
 
-class _Process(NamedTuple):
-    """A line of ``/proc/PID/stat``, see proc_pid_stat(5)."""
-
-    pid: int
-    parent: int
-    started: int  # clock ticks after boot
-    stack: int  # where it begins: random for every execve(2), kept by fork(2); 0: not to be known
-
-
 def _family(is_ours: Callable[[Environment], bool]) -> list[int]:
     """This process, its descendants, and the daemons that they were, with their descendants."""
-    me = _process("self")
+    me = procstat.stat("self")
     processes = {process.pid: process for process in _processes()} | {me.pid: me}
     ancestors = set()
     above = me.parent
@@ -175,7 +148,7 @@ def _family(is_ours: Callable[[Environment], bool]) -> list[int]:
     return found
 
 
-def _is_daemon(process: _Process, me: _Process, is_ours: Callable[[Environment], bool]) -> bool:
+def _is_daemon(process: Stat, me: Stat, is_ours: Callable[[Environment], bool]) -> bool:
     if process.stack and process.stack == me.stack:
         return True  # a fork of ours that has executed nothing
     try:
@@ -186,18 +159,11 @@ def _is_daemon(process: _Process, me: _Process, is_ours: Callable[[Environment],
     return is_ours(dict(entry.split("=", 1) for entry in entries if "=" in entry))
 
 
-def _processes() -> Iterator[_Process]:
+def _processes() -> Iterator[Stat]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):  # gone meanwhile
-                yield _process(name)
-
-
-def _process(name: str) -> _Process:
-    with open(f"/proc/{name}/stat", "rb") as file:
-        pid, _, rest = file.read().partition(b" ")
-    fields = rest.rpartition(b")")[2].split()
-    return _Process(int(pid), int(fields[1]), int(fields[19]), int(fields[25]))
+                yield procstat.stat(name)
 
 
 def _inode(path: str) -> int:

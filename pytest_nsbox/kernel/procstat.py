@@ -1,0 +1,41 @@
+"""Processes as ``/proc`` tells of them: a line of ``/proc/PID/stat``, and who is whose child."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+_TASKS = "/proc/self/task"
+
+
+class Stat(NamedTuple):
+    """What we ask of a line, see proc_pid_stat(5)."""
+
+    pid: int
+    parent: int
+    started: int  # clock ticks after boot
+    stack: int  # where it begins: random for every execve(2), kept by fork(2); 0: not to be known
+
+
+def stat(pid: int | str) -> Stat:
+    """The line of a process. Raises OSError where there is none, or none to be seen."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        number, _, rest = file.read().partition(b" ")
+    fields = rest.rpartition(b")")[2].split()  # a name may hold anything
+    return Stat(int(number), int(fields[1]), int(fields[19]), int(fields[25]))
+
+
+def children() -> set[int] | None:
+    """The pids of our children; None where a kernel does not list them (CONFIG_PROC_CHILDREN)."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()
+    found: set[int] = set()
+    try:
+        for task in os.listdir(_TASKS):  # a child is that of the thread that forked it
+            with open(f"{_TASKS}/{task}/children", "rb") as file:
+                found.update(map(int, file.read().split()))
+    except OSError:
+        return None
+    return found

@@ -1,0 +1,55 @@
+"""Which processes outside a sandbox are to be there by their pids: this one, and its children.
+
+A test's PID namespace has none of them.  But a broad-scoped fixture may have noted down its own pid
+(``psutil.Process()``, a lock file), or have started a server, and a test then asks whether the process
+of that pid is alive, and what it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pytest_nsbox.kernel import procstat
+
+
+class Outsider(NamedTuple):
+    """One of them."""
+
+    pid: int
+    started: int  # clock ticks after boot: by both it is this one and no other
+    is_listed: bool  # whether what stands in for it is to be a process, too
+
+
+class Outsiders:
+    """Those that there are."""
+
+    def __init__(self) -> None:
+        self._me = _outsider(
+            os.getpid(), is_listed=False
+        )  # for every sandbox, and so must be cheap
+        self._known: dict[int, Outsider | None] = {}  # our children, by pid
+
+    def look(self, children: Iterable[int]) -> tuple[Outsider, ...]:
+        """This process and those of its children, sorted.
+
+        An ordinary user may mount a ``/proc`` in a user namespace of his own only where nothing is
+        mounted on another, as it is for a stand-in: in his sandboxes there are some only if he has
+        children.
+        """
+        self._known = {
+            pid: self._known.get(pid) or _outsider(pid, is_listed=True) for pid in children
+        }
+        found = [each for each in self._known.values() if each is not None]
+        if self._me is not None and (found or os.geteuid() == 0):
+            found.append(self._me)
+        # Whose pids are not those of init and of the test process (pytest may be a container's init).
+        return tuple(sorted(each for each in found if each.pid > 2))
+
+
+def _outsider(pid: int, *, is_listed: bool) -> Outsider | None:
+    try:
+        return Outsider(pid, procstat.stat(pid).started, is_listed)
+    except OSError:  # gone, or a /proc that hides it
+        return None
