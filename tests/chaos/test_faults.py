@@ -27,7 +27,7 @@ CALLS = {
     "mmap": (mmap, errno.ENOMEM),
     "setns": (client, errno.ENOSPC),
     "socketpair": (socket, errno.EMFILE),
-    "getcwd": (os, errno.ENOENT),
+    "getcwd": (os, errno.EACCES),
 }
 
 
