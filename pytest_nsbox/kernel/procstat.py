@@ -25,6 +25,18 @@ def stat(pid: int | str) -> Stat:
     return Stat(int(number), int(fields[1]), int(fields[19]), int(fields[25]))
 
 
+def pids(pid: int | str) -> list[int]:
+    """The pids of a process in our PID namespace and in those below, down to its own.
+
+    Raises OSError where there is no such process, or none to be seen.
+    """
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"NSpid:"):
+                return [int(number) for number in line.split()[1:]]
+    return []
+
+
 def children() -> set[int] | None:
     """The pids of our children; None where a kernel does not list them (CONFIG_PROC_CHILDREN)."""
     try:

@@ -32,7 +32,7 @@ class Outsiders:
         self._known: dict[int, Outsider | None] = {}  # our children, by pid
 
     def look(self, children: Iterable[int]) -> tuple[Outsider, ...]:
-        """This process and those of its children, sorted.
+        """This process and those of its children that are in no sandbox, sorted.
 
         An ordinary user may mount a ``/proc`` in a user namespace of his own only where nothing is
         mounted on another, as it is for a stand-in: in his sandboxes there are some only if he has
@@ -50,6 +50,8 @@ class Outsiders:
 
 def _outsider(pid: int, *, is_listed: bool) -> Outsider | None:
     try:
-        return Outsider(pid, procstat.stat(pid).started, is_listed)
+        if len(procstat.pids(pid)) == 1:
+            return Outsider(pid, procstat.stat(pid).started, is_listed)
     except OSError:  # gone, or a /proc that hides it
-        return None
+        pass
+    return None

@@ -1,0 +1,194 @@
+"""Processes that broad-scoped fixtures have started, and pytest's own: by their pids in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+RunPytest = Callable[..., pytest.RunResult]
+
+_SERVER = """
+    import os, signal, subprocess, sys, time
+    import pytest
+
+    PYTEST = os.getpid()
+
+    @pytest.fixture(scope="module")
+    def server():
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as server:
+            yield server
+            assert server.poll() is None
+            server.kill()
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_process_of_a_broad_scoped_fixture_is_alive_in_every_test(
+    jobs: str, pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        _SERVER
+        + """
+    @pytest.mark.parametrize("number", range(6))
+    def test_it(server, number):
+        assert server.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(timeout=0.01)
+        os.kill(server.pid, 0)
+        assert str(server.pid) in os.listdir("/proc")
+        """
+    )
+    run_pytest("--nsbox=all", f"--nsbox-jobs={jobs}").assert_outcomes(passed=6)
+
+
+def test_what_procfs_says_of_it_is_true(pytester: pytest.Pytester, run_pytest: RunPytest) -> None:
+    pytester.makepyfile(
+        _SERVER
+        + """
+    def of(pid):
+        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/status") as status:
+            started = stat.read().rpartition(")")[2].split()[19]
+            name, *_ = status.read().splitlines()
+        with open(f"/proc/{pid}/cmdline") as cmdline:
+            return started, name, cmdline.read()
+
+    @pytest.fixture(scope="module")
+    def outside(server):
+        return {pid: of(pid) for pid in (server.pid, PYTEST)}
+
+    def test_it(outside):
+        assert os.getpid() != PYTEST
+        assert {pid: of(pid) for pid in outside} == outside
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=1)
+
+
+def test_one_that_a_test_ends_has_ended_for_that_test_alone(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        _SERVER
+        + """
+    @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGKILL"] * 2)
+    def test_it(server, number):
+        assert server.poll() is None
+        server.send_signal(getattr(signal, number))
+        assert server.wait() == -getattr(signal, number)
+        with pytest.raises(ProcessLookupError):
+            os.kill(server.pid, 0)
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=6)
+
+
+def test_a_multiprocessing_worker_can_be_asked_and_ended(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        """
+    import multiprocessing, time
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def worker():
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        worker.start()
+        yield worker
+        assert worker.is_alive()
+        worker.kill()
+        worker.join()
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_it(worker, number):
+        assert multiprocessing.active_children() == [worker]
+        worker.terminate()
+        worker.join()
+        assert worker.exitcode == -15
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=3)
+
+
+def test_a_child_of_the_tests_own_is_waited_for_as_ever(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        _SERVER
+        + """
+    def test_it(server):
+        assert subprocess.run([sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
+        with pytest.raises(ChildProcessError):
+            os.waitpid(1, 0)
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=1)
+
+
+def test_it_is_not_left_running_by_the_test(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        _SERVER
+        + """
+    def test_it(server, sandbox):
+        assert [process.pid for process in sandbox.processes()] == []
+        assert False
+        """
+    )
+    result = run_pytest("--nsbox=all")
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*left running*")
+
+
+def test_its_files_and_memory_are_closed(pytester: pytest.Pytester, run_pytest: RunPytest) -> None:
+    pytester.makepyfile(
+        _SERVER
+        + """
+    @pytest.mark.parametrize("name", ["root", "cwd", "exe", "mem", "environ", "maps"])
+    def test_it(server, name):
+        for pid in (server.pid, PYTEST):
+            with pytest.raises(PermissionError):
+                open(f"/proc/{pid}/{name}", "rb").read(1)
+
+    def test_descriptors(server):
+        for pid in (server.pid, PYTEST):
+            for number in range(10):
+                with pytest.raises(OSError):
+                    os.readlink(f"/proc/{pid}/fd/{number}")
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=7)
+
+
+def test_after_it_has_ended_nothing_stands_in_for_it(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        test_one="""
+    import os, subprocess
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def server():
+        with subprocess.Popen(["sleep", "600"]) as server:
+            os.environ["SERVER"] = str(server.pid)
+            yield server
+            server.kill()
+
+    def test_it(server):
+        os.kill(server.pid, 0)
+        """,
+        test_two="""
+    import os
+    import pytest
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_it(number):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(os.environ["SERVER"]), 0)
+        assert [name for name in os.listdir("/proc") if name.isdigit()] == ["1", "2"]
+        """,
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=4)
