@@ -12,20 +12,39 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
-#: The pids of the controller's children.
-children_key = pytest.StashKey[Set[int]]()
+#: The controller's children by their pids: how each has ended, as wait(2) says it; None: it has not.
+Children = Mapping[int, int | None]
+children_key = pytest.StashKey[Children]()
 
 _WAIT_SECONDS = 0.005
+_DUMPED = 0x80  # of a wait status: it has left a core
 
 _waitpid, _kill = os.waitpid, os.kill
 
 
-def adopt(children: Set[int]) -> None:
+def look(pids: Iterable[int]) -> Children:
+    """In the controller: how those children are, who stay to be waited for."""
+    return {pid: _status(pid) for pid in pids}
+
+
+def _status(pid: int) -> int | None:
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # a thread of a fixture's has waited for it
+        return 0
+    if found is None:
+        return None
+    if found.si_code == os.CLD_EXITED:
+        return found.si_status << 8
+    return found.si_status | (_DUMPED if found.si_code == os.CLD_DUMPED else 0)
+
+
+def adopt(children: Children) -> None:
     """Have ``os.waitpid``, ``subprocess`` and ``multiprocessing`` take those for children of ours."""
     sent: dict[int, int] = {}  # the last signal, by pid
 
@@ -42,6 +61,8 @@ def adopt(children: Set[int]) -> None:
         except ChildProcessError:
             if pid not in children:
                 raise
+        if (status := children[pid]) is not None:
+            return pid, status
         while _is_alive(pid):
             if options & os.WNOHANG:
                 return 0, 0

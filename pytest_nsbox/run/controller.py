@@ -19,10 +19,9 @@ import pytest
 
 from pytest_nsbox.kernel import procstat
 from pytest_nsbox.options import OptionError, SandboxOptions
-from pytest_nsbox.run import adapters, fixtures, screen, timing
+from pytest_nsbox.run import adapters, children, fixtures, screen, timing
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
-from pytest_nsbox.run.children import children_key
 from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
 from pytest_nsbox.run.group import Group, group_of, may_run_ahead, scope_node
@@ -462,17 +461,20 @@ class Controller:
     def look_around(self, session: pytest.Session) -> Callable[[SandboxOptions], Kind]:
         """What kinds of sandboxes there are to be now, after what broad-scoped fixtures have done."""
         before, self._generation = self._generation, fixtures.generation(session)
-        children = procstat.children()
-        if children:
-            children -= {*self.fleet.pids(), *self.stock.pids()}
-        self.config.stash[children_key] = children or frozenset()
+        pids = procstat.children()
+        others = set(pids or ()).difference(self.fleet.pids(), self.stock.pids())
+        outsiders = self._outsiders.look(others)
+        started = children.look(each.pid for each in outsiders if each.is_listed)
+        if started != self.config.stash.get(children.children_key, {}):
+            self.config.stash[children.children_key] = started
+            self.stock.end()  # whose processes know of others
         # A child may serve a new socket at any time.
-        anew = self._generation != before or children is None or bool(children)
+        anew = self._generation != before or pids is None or bool(started)
         return partial(
             self.places.kind,
             sockets=self._sockets.look(anew=anew),
             belongings=self.belongings.look(),
-            outsiders=self._outsiders.look(children or ()),
+            outsiders=outsiders,
         )
 
     def retried(self, attempt: Callable[[], T]) -> T:

@@ -83,6 +83,33 @@ def test_one_that_a_test_ends_has_ended_for_that_test_alone(
     run_pytest("--nsbox=all").assert_outcomes(passed=6)
 
 
+def test_one_that_has_ended_by_itself_has_its_exit_status(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        _SERVER
+        + """
+    @pytest.fixture(scope="module")
+    def ended():
+        with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as ended:
+            os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+            yield ended
+
+    @pytest.fixture(scope="module")
+    def killed():
+        with subprocess.Popen(["sleep", "600"]) as killed:
+            killed.kill()
+            os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+            yield killed
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(server, ended, killed, number):
+        assert (server.poll(), ended.poll(), killed.wait()) == (None, 3, -9)
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=4)
+
+
 def test_a_multiprocessing_worker_can_be_asked_and_ended(
     pytester: pytest.Pytester, run_pytest: RunPytest
 ) -> None:
