@@ -16,7 +16,10 @@ _SERVER = """
 
     @pytest.fixture(scope="module")
     def server():
-        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as server:
+        program = "import time; print(flush=True); time.sleep(600)"
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+            server.stdout.readline()
             yield server
             assert server.poll() is None
             server.kill()
