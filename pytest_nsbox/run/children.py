@@ -47,23 +47,25 @@ def _status(pid: int) -> int | None:
 def adopt(children: Children) -> None:
     """Have ``os.waitpid``, ``subprocess`` and ``multiprocessing`` take those for children of ours."""
     sent: dict[int, int] = {}  # the last signal, by pid
+    # Where init may not choose a pid none stands in: all that is known is that they were alive.
+    absent = {pid for pid, status in children.items() if status is None and not _is_alive(pid)}
 
     @functools.wraps(_kill)
-    def kill(pid: int, signal: int, /) -> None:
-        _kill(pid, signal)
-        if signal and pid in children:
-            sent[pid] = signal
+    def kill(pid: int, number: int, /) -> None:
+        _kill(pid, number)
+        if number and pid in children:
+            sent[pid] = number
 
     @functools.wraps(_waitpid)
     def waitpid(pid: int, options: int, /) -> tuple[int, int]:
         try:
             return _waitpid(pid, options)
         except ChildProcessError:
-            if pid not in children:
+            if pid not in children or (pid in absent and not options & os.WNOHANG):
                 raise
         if (status := children[pid]) is not None:
             return pid, status
-        while _is_alive(pid):
+        while pid in absent or _is_alive(pid):
             if options & os.WNOHANG:
                 return 0, 0
             time.sleep(_WAIT_SECONDS)

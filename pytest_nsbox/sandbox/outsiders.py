@@ -26,9 +26,8 @@ class Outsiders:
     """Those that there are."""
 
     def __init__(self) -> None:
-        self._me = _outsider(
-            os.getpid(), is_listed=False
-        )  # for every sandbox, and so must be cheap
+        # In every sandbox, and so it must be cheap: as a process it would take a fork for each.
+        self._me = _outsider(os.getpid(), is_listed=False)
         self._known: dict[int, Outsider | None] = {}  # our children, by pid
 
     def look(self, children: Iterable[int]) -> tuple[Outsider, ...]:

@@ -162,10 +162,10 @@ class PidNamespaces:
         """One that a sandbox has left, and that stands in for nobody else."""
         for _ in range(len(self._left)):
             found = self._left.popleft()
-            serves = found.stand_ins <= wanted
-            if serves and found.is_vacated():
+            is_vacated = found.is_vacated()
+            if is_vacated and found.stand_ins <= wanted:
                 return found
-            if serves and found.is_alive():
+            if not is_vacated and found.is_alive():
                 self._left.append(found)
             else:
                 self._end(found)

@@ -66,6 +66,34 @@ def test_what_one_test_leaves_in_it_no_other_finds(
     assert len(set(namespaces(result))) < _TESTS
 
 
+def test_without_a_way_to_choose_a_pid_a_process_outside_is_alive_all_the_same(
+    pytester: pytest.Pytester,
+) -> None:
+    if not is_privileged():
+        pytest.skip("in a user namespace of its own an init has every capability")
+    pytester.makepyfile(
+        """
+        import os, subprocess
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def server():
+            with subprocess.Popen(["sleep", "600"]) as server:
+                yield server
+                server.kill()
+
+        @pytest.mark.sandbox
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(server, number):
+            assert server.poll() is None
+            with pytest.raises(ProcessLookupError):
+                os.kill(server.pid, 0)
+        """
+    )
+    command = ["setpriv", "--bounding-set=-cap_40", sys.executable, "-m", "pytest"]
+    pytester.run(*command, "-p", "no:cacheprovider").assert_outcomes(passed=3)
+
+
 def test_without_a_way_to_restart_its_pids_it_serves_one(pytester: pytest.Pytester) -> None:
     if not is_privileged():
         pytest.skip("in a user namespace of its own an init has every capability")
