@@ -85,6 +85,7 @@ class Client:
         self._supervisor: int | None = None  # pidfd
         self._stuck: int | None = None  # pidfd of one before it, which did not answer
         self._is_ready = False
+        self.supervisors = 0  # that there have been
         self.forker: Forker | None = None
         self._told: Kind | None = None  # which the supervisor knows as the latest
         self._asked_for: Kind | None = None
@@ -109,6 +110,7 @@ class Client:
         self._socket, theirs = channel.pair()
         self._socket.settimeout(_ANSWER_SECONDS)
         self._is_ready, self._told = False, None
+        self.supervisors += 1
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         with theirs:
             self._complaints = os.memfd_create("nsbox-supervisor-stderr")
@@ -334,6 +336,7 @@ class Sandbox:
         lacks: Sequence[str] = (),
     ) -> None:
         self._client = client
+        self._supervisor = client.supervisors  # which one has made it: another knows nothing of it
         self.number = number
         self.kinds = kinds  # of the namespaces that its fds lead to
         self.lacks = lacks  # parts that the machine refuses, see ``degrade``
@@ -423,6 +426,7 @@ class Sandbox:
 
     def changes(self, left_out: Sequence[str] = ()) -> list[Change]:
         """What is different in there from the host, outside ``/tmp`` and the paths ``left_out``."""
+        self._assert_known()
         return self._client.changes(self.number, left_out)
 
     def processes(self) -> list[Process]:
@@ -438,7 +442,12 @@ class Sandbox:
         The caller must have reaped its test process, or do so soon.
         """
         self.close_fds()
+        self._assert_known()
         return self._client.close(self.number, carry, wait=wait)
+
+    def _assert_known(self) -> None:
+        if self._supervisor != self._client.supervisors:
+            raise SandboxError("the supervisor of this sandbox has died, and the sandbox with it")
 
     def fds(self) -> Collection[int]:
         return (*self._namespaces.values(), self._proc)
