@@ -25,6 +25,7 @@ from pytest_nsbox.run import fixtures, forked, junit, leftovers, screen, timing,
 from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
+from pytest_nsbox.run.owners import is_of
 from pytest_nsbox.run.reports import (
     count_subtests,
     forget_our_frames,
@@ -241,7 +242,7 @@ class TestProcess:
         ours = [i for i in caller.get_hookimpls() if isinstance(i.plugin, Relay)]
         caller._hookimpls[:] = [*ours, *wrappers]
         self.has_strangers = any(
-            not i.function.__module__.startswith(("_pytest.", "pytest_nsbox.")) for i in wrappers
+            not is_of(i.function, "_pytest.", "pytest_nsbox.") for i in wrappers
         )
 
     def tear_down(self) -> None:
