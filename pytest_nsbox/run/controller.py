@@ -271,8 +271,10 @@ class Controller:
             return
         run = self.fleet.waiting.run
         if run.is_over:
-            run.teardown = None
+            run.teardown, run.carried = None, []
         self.fleet.go_on(Flight.part)
+        if run.is_over and run.carried:
+            run.apply_late()
         if run.is_over and run.teardown is not None and run.teardown.failed:
             run.log(run.teardown)
 

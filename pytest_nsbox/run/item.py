@@ -90,7 +90,8 @@ class ItemRun:
         self.has_left = False
         self.is_shared = True  # its setup, in part: the controller may have put something out
         self.reports: list[pytest.TestReport] = []
-        self.carried: dict[str, Any] = {}  # what plugins have collected in the test process
+        # What plugins have collected in the test process; twice, where it has torn down later.
+        self.carried: list[dict[str, Any]] = []
         self.session: pytest.Session = item.session
         self.config: pytest.Config = item.config
         self.ihook = item.ihook  # which pytest looks up anew each time
@@ -191,7 +192,14 @@ class ItemRun:
 
     def apply(self) -> None:
         """Have plugins take in what they have collected in the test process."""
-        self.ihook.pytest_nsbox_apply(item=self.item, nextitem=self.nextitem, data=self.carried)
+        for data in self.carried or [{}]:
+            self.ihook.pytest_nsbox_apply(item=self.item, nextitem=self.nextitem, data=data)
+
+    def apply_late(self) -> None:
+        """The same of a teardown that came after the item was told of; what is raised is told too."""
+        call = CallInfo.from_call(self.apply, when="teardown", reraise=_RERAISE)
+        if call.excinfo is not None:
+            self.log(self.make_report(call), call)
 
     def tear_down_later_ones(self) -> None:
         """Tear down what only items after this one use, of whom nobody is told; nor of this."""
@@ -266,7 +274,7 @@ class ItemRun:
         elif kind == "terminal":
             running.has_terminal = True
         elif kind == "carried":
-            self.carried = message["data"]
+            self.carried.append(message["data"])
         elif kind == "go on":
             self.output_of_hooks = [
                 (str(when), str(key), str(text)) for when, key, text in message["output"]

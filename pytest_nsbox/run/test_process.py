@@ -213,7 +213,7 @@ class TestProcess:
             self.send("parting")
             self.item = self.session.items[order["of"]]  # we may have been ahead of it
             self.goes_on = self.state.goes_on = False
-            self.do(self.tear_down)
+            self.do(self.part)
             return
         items = self.session.items
         item = items[order["run"]]
@@ -244,6 +244,13 @@ class TestProcess:
         self.has_strangers = any(
             not is_of(i.function, "_pytest.", "pytest_nsbox.") for i in wrappers
         )
+
+    def part(self) -> None:
+        """Tear down after the last item, which plugins have collected already what they wanted of."""
+        try:
+            self.item.ihook.pytest_nsbox_enter(item=self.item)
+        finally:
+            self.tear_down()
 
     def tear_down(self) -> None:
         """Tear down what an item to come would have shared, and tell how that went."""

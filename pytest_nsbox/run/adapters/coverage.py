@@ -45,9 +45,11 @@ class Adapter:
         if current is not None and current._collector is not None:
             collector, context = current._collector, current.config.context
             # What the controller has collected and not stored yet: it will do that itself.
+            dynamic = collector.covdata._current_context
             collector.use_data(CoverageData(no_disk=True), context)
             collector.flush_data()
             collector.use_data(CoverageData(no_disk=True), context)
+            collector.covdata.set_context(dynamic)
 
     @pytest.hookimpl
     def pytest_nsbox_collect(self) -> dict[str, Any] | None:
