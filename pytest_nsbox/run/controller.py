@@ -21,16 +21,14 @@ from pytest_nsbox.options import OptionError, SandboxOptions
 from pytest_nsbox.run import adapters, fixtures, screen, timing
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
+from pytest_nsbox.run.basetemp import basetemp_of, directories_of, make_basetemp, uses_basetemp
 from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
 from pytest_nsbox.run.group import Group, group_of, may_run_ahead, scope_node
 from pytest_nsbox.run.item import (
     ItemRun,
     Share,
-    basetemp_of,
-    directories_of,
     runs_bare,
-    uses_basetemp,
 )
 from pytest_nsbox.run.places import Places
 from pytest_nsbox.run.stock import Stock
@@ -481,12 +479,9 @@ class Controller:
         return attempt()
 
     def prepare_basetemp(self, item: pytest.Item) -> None:
-        """Have basetemp made by us, for a test process would number a private one."""
+        """Have basetemp made by us before the sandbox, which then shows it."""
         if uses_basetemp(item):
-            factory = getattr(self.config, "_tmp_path_factory", None)
-            if factory is not None:
-                with contextlib.suppress(Exception):  # tmp_path itself will say it better
-                    factory.getbasetemp()
+            make_basetemp(self.config)
 
 
 def explain(error: SandboxError) -> str:

@@ -21,7 +21,7 @@ from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, forked, junit, leftovers, screen, timing, wire
+from pytest_nsbox.run import basetemp, fixtures, forked, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
@@ -175,6 +175,10 @@ class TestProcess:
         self.kept.append(self.session._setupstate)
         self.state = fixtures.use_test_process_state(self.session, self.begin_setup)
         self.become_the_reporter(counting=log)
+        self.basetemp = basetemp.Use(self.config, self.ask_for_basetemp)
+
+    def ask_for_basetemp(self) -> str | None:
+        return None if self.is_copy() else self.ask("basetemp")
 
     def run_item(self, nextitem: pytest.Item | None) -> None:
         """Run the item, and say how that ended."""
@@ -205,6 +209,7 @@ class TestProcess:
             "goes_on": bool(following) and following[0] in self.group.indices,
             "screen": None,
             "testsfailed": self.session.testsfailed,
+            "number": 0,
         }
 
     def obey(self, order: Mapping[str, Any]) -> None:
@@ -222,6 +227,7 @@ class TestProcess:
         self.take(item, is_shared=False)
         screen.adopt(self.config, order["screen"])
         self.session.testsfailed = order["testsfailed"]
+        basetemp.adopt_number(item, order["number"])
         warnings.filters[:] = self.filters  # type: ignore[index]
         if self.has_strangers:  # the controller has them put out what they do
             self.mute = screen.Mute(self.config)
@@ -302,6 +308,8 @@ class TestProcess:
                 shouldfail=session.shouldfail,
                 shouldstop=session.shouldstop,
                 timing=None if spent is None else spent.spent(),
+                basetemp=self.basetemp.is_used,
+                number=basetemp.next_number(self.item),
             )
 
     def begin_setup(self) -> None:
