@@ -118,7 +118,7 @@ class Flight:
     def _take(self, messages: Iterable[wire.Message]) -> None:
         try:
             for message in messages:
-                if message["type"] in ("changes", "terminal"):
+                if message["type"] in ("basetemp", "changes", "terminal"):
                     self.run.receive(message, self.running, self.sandbox)
                 elif message["type"] == "parting":
                     self.is_parting = False

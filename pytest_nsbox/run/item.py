@@ -271,6 +271,7 @@ class ItemRun:
             self.uses_basetemp = True
             running.answer(basetemp.make_basetemp(self.config))
         elif kind == "catch up":
+            screen.flush(self.config)
             running.answer_later(None)
         elif kind == "terminal":
             running.has_terminal = True

@@ -176,6 +176,7 @@ class TestProcess:
         self.state = fixtures.use_test_process_state(self.session, self.begin_setup)
         self.become_the_reporter(counting=log)
         self.basetemp = basetemp.Use(self.config, self.ask_for_basetemp)
+        screen.before_debugger(self.wait_until_told)
 
     def ask_for_basetemp(self) -> str | None:
         return None if self.is_copy() else self.ask("basetemp")
@@ -354,7 +355,12 @@ class TestProcess:
 
     def be_caught_up(self) -> None:
         """Wait until all is told of what was before, if we are ahead: what we put out comes after."""
-        if self.runs_ahead and not self.is_copy():
+        if self.runs_ahead:
+            self.wait_until_told()
+
+    def wait_until_told(self) -> None:
+        """Let the controller put out first what it has to."""
+        if not self.is_copy():
             with contextlib.suppress(RuntimeError, wire.Lost):
                 self.ask("catch up")
 
