@@ -13,6 +13,7 @@ import signal
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
+from posix import _exit  # not os._exit: a test may replace that, coverage saves its data in it
 from typing import Any, Literal
 
 import pytest
@@ -42,7 +43,7 @@ from pytest_nsbox.sandbox.terminal import foreground
 STACKS_SIGNAL = signal.SIGRTMAX - 1
 
 # Taken now: a test may replace them, and its process must still know itself, and end.
-_exit, _getpid = os._exit, os.getpid
+_getpid = os.getpid
 
 
 class Relay:

@@ -249,7 +249,7 @@ WHOLE = {
             app.in_a_hook(item.name)
     """,
     "test_whole": """
-        import asyncio, subprocess, sys, threading, unittest
+        import asyncio, os, subprocess, sys, threading, unittest
         import pytest
         import app
 
@@ -273,6 +273,12 @@ WHOLE = {
             thread = threading.Thread(target=app.in_a_thread)
             thread.start()
             thread.join()
+
+        def test_fork():
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)  # pragma: no cover
+            assert os.waitpid(pid, 0) == (pid, 0)
 
         def test_broad_thread(thread):
             assert asyncio.run(app.asynchronously()) == "done"
@@ -305,6 +311,13 @@ def whole(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
+def configure(pytester: pytest.Pytester, settings: str) -> None:
+    if "patch" not in settings:
+        settings = f"patch = subprocess\n{settings}"
+    text = f"[run]\nsource = .\nbranch = True\n{settings}\n"
+    pytester.makefile("", **{".coveragerc": text})
+
+
 @pytest.mark.parametrize(
     ("settings", "arguments"),
     [
@@ -315,6 +328,8 @@ def whole(pytester: pytest.Pytester) -> pytest.Pytester:
         ("", "-o nsbox_scope=module"),
         ("parallel = True", "-n2 --cov-context=test"),
         ("parallel = True", "-n2 -o nsbox_scope=module"),
+        ("patch = subprocess, fork", ""),
+        ("patch = subprocess, _exit", ""),
         ("concurrency = thread,multiprocessing", ""),
         ("concurrency = thread,multiprocessing", "-n2 -o nsbox_scope=session"),
     ],
@@ -325,10 +340,9 @@ def test_what_has_100_percent_bare_has_them_sandboxed(
     settings: str,
     arguments: str,
 ) -> None:
-    settings = f"[run]\nsource = .\npatch = subprocess\nbranch = True\n{settings}\n"
-    whole.makefile("", **{".coveragerc": settings})
+    configure(whole, settings)
     result = run_pytest("--nsbox=all", "--cov", "--cov-fail-under=100", *arguments.split())
-    result.assert_outcomes(passed=9, xfailed=1)
+    result.assert_outcomes(passed=10, xfailed=1)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["Required test coverage of 100* reached. Total coverage: 100.00%"])
 
@@ -344,10 +358,9 @@ def test_what_has_100_percent_bare_has_them_sandboxed(
 def test_coverage_run_says_100_percent(
     whole: pytest.Pytester, privilege: list[str], settings: str, arguments: str
 ) -> None:
-    settings = f"[run]\nsource = .\npatch = subprocess\nbranch = True\n{settings}\n"
-    whole.makefile("", **{".coveragerc": settings})
+    configure(whole, settings)
     coverage = [sys.executable, "-m", "coverage"]
     run = [*privilege, *coverage, "run", "-m", "pytest", "-p", "no:cacheprovider", "--nsbox=all"]
-    whole.run(*run, *arguments.split()).assert_outcomes(passed=9, xfailed=1)
+    whole.run(*run, *arguments.split()).assert_outcomes(passed=10, xfailed=1)
     assert whole.run(*coverage, "combine", "-q").ret == 0
     assert whole.run(*coverage, "report", "--fail-under=100").ret == 0
