@@ -64,15 +64,18 @@ def pytest_nsbox_fork(item: pytest.Item) -> None:
 
 @pytest.hookspec
 def pytest_nsbox_enter(item: pytest.Item) -> None:
-    """Called in the test process before its item is set up."""
+    """Called in the test process before its item is set up.
+
+    With a wider ``scope`` also before it tears down, apart from any item's teardown, what is left.
+    """
 
 
 @pytest.hookspec
 def pytest_nsbox_collect(item: pytest.Item) -> Mapping[str, Any] | None:
     """What is to be carried home, as JSON can say it, or None.
 
-    Called in the test process after its item has been torn down.  The mappings of all plugins are
-    joined: a plugin takes its own name for a key.
+    Called in the test process after its item has been torn down, or what was left.  The mappings
+    of all plugins are joined: a plugin takes its own name for a key.
     """
 
 
@@ -83,5 +86,6 @@ def pytest_nsbox_apply(
     """Takes in, in pytest's own process, what ``pytest_nsbox_collect`` has carried home.
 
     Called after every sandboxed test, before the broad-scoped fixtures are torn down that
-    ``nextitem`` does not share; ``data`` is empty when the test process has died.
+    ``nextitem`` does not share, and once more after what was left; ``data`` is empty when the test
+    process has died.
     """

@@ -124,7 +124,7 @@ def assert_equal(what: str, bare: list[str], boxed: list[str]) -> None:
 
 
 def files_in(place: Path) -> Iterator[str]:
-    """What lies there: each path with its content, or where it leads to."""
+    """What lies there: each path with its mode and content, or where it leads to."""
     for path in sorted(place.rglob("*")):
         name = str(path.relative_to(place))
         if "__pycache__" in path.parts:
@@ -132,9 +132,9 @@ def files_in(place: Path) -> Iterator[str]:
         if path.is_symlink():
             yield f"{name} -> {normal(place, os.readlink(path))}"
         elif path.is_dir():
-            yield f"{name}/"
+            yield f"{name}/ {path.stat().st_mode:o}"
         else:
-            yield f"{name}:"
+            yield f"{name}: {path.stat().st_mode:o}"
             yield from normal(place, path.read_text()).splitlines()
 
 

@@ -22,16 +22,14 @@ from pytest_nsbox.options import OptionError, SandboxOptions
 from pytest_nsbox.run import adapters, children, fixtures, screen, timing
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
+from pytest_nsbox.run.basetemp import basetemp_of, directories_of, make_basetemp, uses_basetemp
 from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
 from pytest_nsbox.run.group import Group, group_of, may_run_ahead, scope_node
 from pytest_nsbox.run.item import (
     ItemRun,
     Share,
-    basetemp_of,
-    directories_of,
     runs_bare,
-    uses_basetemp,
 )
 from pytest_nsbox.run.places import Places
 from pytest_nsbox.run.stock import Stock
@@ -274,8 +272,10 @@ class Controller:
             return
         run = self.fleet.waiting.run
         if run.is_over:
-            run.teardown = None
+            run.teardown, run.carried = None, []
         self.fleet.go_on(Flight.part)
+        if run.is_over and run.carried:
+            run.apply_late()
         if run.is_over and run.teardown is not None and run.teardown.failed:
             run.log(run.teardown)
 
@@ -497,12 +497,9 @@ class Controller:
         return attempt()
 
     def prepare_basetemp(self, item: pytest.Item) -> None:
-        """Have basetemp made by us, for a test process would number a private one."""
+        """Have basetemp made by us before the sandbox, which then shows it."""
         if uses_basetemp(item):
-            factory = getattr(self.config, "_tmp_path_factory", None)
-            if factory is not None:
-                with contextlib.suppress(Exception):  # tmp_path itself will say it better
-                    factory.getbasetemp()
+            make_basetemp(self.config)
 
 
 def explain(error: SandboxError) -> str:

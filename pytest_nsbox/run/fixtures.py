@@ -25,6 +25,8 @@ from _pytest.scope import Scope
 from _pytest.threadexception import thread_exceptions
 from _pytest.unraisableexception import unraisable_exceptions
 
+from pytest_nsbox.run.owners import is_of
+
 # Whose implementations of the hooks of setup and teardown make the controller's share of them; the
 # others' run once, in the test process.
 _SHARED = {
@@ -58,7 +60,7 @@ def hooks_may_prevent_setup(item: pytest.Item, node: pytest.Collector | None = N
     Those are set up in the controller, and such hooks run in the test process.
     """
     foreign = any(
-        not implementation.function.__module__.startswith(("_pytest.", "pytest_nsbox."))
+        not is_of(implementation.function, "_pytest.", "pytest_nsbox.")
         for implementation in item.config.hook.pytest_runtest_setup.get_hookimpls()
     )
     return foreign and any(_is_new(item, name) for name in broad_fixtures(item, node))

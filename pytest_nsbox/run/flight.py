@@ -23,7 +23,7 @@ from _pytest.outcomes import Exit
 from _pytest.runner import CallInfo
 from _pytest.warnings import catch_warnings_for_item
 
-from pytest_nsbox.run import fixtures, forked, screen, start, timing, verdict, wire
+from pytest_nsbox.run import basetemp, fixtures, forked, screen, start, timing, verdict, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.output import Output
@@ -107,7 +107,9 @@ class Flight:
         """Say what it is to do now; it may take its time from now on."""
         screen.flush(self.run.config)
         self.running.started = time.monotonic()
-        self.running.answer({**what, "testsfailed": self.run.session.testsfailed})
+        what["testsfailed"] = self.run.session.testsfailed
+        what["number"] = basetemp.next_number(self.run.item)
+        self.running.answer(what)
 
     def listen(self) -> None:
         """Take in what is in the pipe; a question is answered at once."""
@@ -116,7 +118,7 @@ class Flight:
     def _take(self, messages: Iterable[wire.Message]) -> None:
         try:
             for message in messages:
-                if message["type"] in ("changes", "terminal"):
+                if message["type"] in ("basetemp", "changes", "terminal"):
                     self.run.receive(message, self.running, self.sandbox)
                 elif message["type"] == "parting":
                     self.is_parting = False

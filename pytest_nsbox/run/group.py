@@ -11,7 +11,7 @@ import pytest
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures
-from pytest_nsbox.run.owners import any_own
+from pytest_nsbox.run.owners import any_own, is_of
 
 
 @dataclass
@@ -52,7 +52,7 @@ def may_run_ahead(config: pytest.Config) -> bool:
         *config.hook.pytest_runtest_logfinish.get_hookimpls(),
     ]
     return all(
-        i.wrapper or i.hookwrapper or i.function.__module__.startswith("_pytest.") for i in loops
+        i.wrapper or i.hookwrapper or is_of(i.function, "_pytest.") for i in loops
     ) and not any_own(config, hearers)
 
 

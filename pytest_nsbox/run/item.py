@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ from _pytest.runner import CallInfo, check_interactive_exception
 from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks, xfailed_key
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, inherited, junit, leftovers, screen, timing, wire
+from pytest_nsbox.run import basetemp, fixtures, inherited, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
 from pytest_nsbox.run.reports import relay_warning, restored, with_frames
@@ -30,7 +28,6 @@ from pytest_nsbox.sandbox.belongings import Belongings
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
 _RERAISE = (Exit, KeyboardInterrupt)
-_NAME_LENGTH = 30  # of what tmp_path takes of a test's name: _mk_tmp in _pytest/tmpdir.py
 
 
 def runs_bare(item: pytest.Item) -> bool:
@@ -90,7 +87,8 @@ class ItemRun:
         self.has_left = False
         self.is_shared = True  # its setup, in part: the controller may have put something out
         self.reports: list[pytest.TestReport] = []
-        self.carried: dict[str, Any] = {}  # what plugins have collected in the test process
+        # What plugins have collected in the test process; twice, where it has torn down later.
+        self.carried: list[dict[str, Any]] = []
         self.session: pytest.Session = item.session
         self.config: pytest.Config = item.config
         self.ihook = item.ihook  # which pytest looks up anew each time
@@ -103,6 +101,7 @@ class ItemRun:
         self.is_ahead = False  # or has begun with it
         self.has_died = False
         self.is_over = False  # all of it is told
+        self.uses_basetemp = basetemp.uses_basetemp(item)
         # Where a hook may end the test before the broad fixtures are set up, a first test process
         # runs the setup hooks; if they let the test go on, that process ends and all starts anew.
         self.rehearses = False
@@ -191,7 +190,14 @@ class ItemRun:
 
     def apply(self) -> None:
         """Have plugins take in what they have collected in the test process."""
-        self.ihook.pytest_nsbox_apply(item=self.item, nextitem=self.nextitem, data=self.carried)
+        for data in self.carried or [{}]:
+            self.ihook.pytest_nsbox_apply(item=self.item, nextitem=self.nextitem, data=data)
+
+    def apply_late(self) -> None:
+        """The same of a teardown that came after the item was told of; what is raised is told too."""
+        call = CallInfo.from_call(self.apply, when="teardown", reraise=_RERAISE)
+        if call.excinfo is not None:
+            self.log(self.make_report(call), call)
 
     def tear_down_later_ones(self) -> None:
         """Tear down what only items after this one use, of whom nobody is told; nor of this."""
@@ -238,7 +244,7 @@ class ItemRun:
 
         The next ``tmp_path`` is numbered after this one's.
         """
-        return uses_basetemp(self.item) or bool(self.options.keep) or self.group is not None
+        return self.uses_basetemp or bool(self.options.keep) or self.group is not None
 
     def will_be_repeated(self) -> bool:
         """Whether that was a rehearsal, after which the test goes on in another process."""
@@ -261,12 +267,16 @@ class ItemRun:
             with contextlib.suppress(SandboxError):  # without a supervisor there is nobody to ask
                 found = self.changes(sandbox)
             running.answer(found)
+        elif kind == "basetemp":
+            self.uses_basetemp = True
+            running.answer(basetemp.make_basetemp(self.config))
         elif kind == "catch up":
+            screen.flush(self.config)
             running.answer_later(None)
         elif kind == "terminal":
             running.has_terminal = True
         elif kind == "carried":
-            self.carried = message["data"]
+            self.carried.append(message["data"])
         elif kind == "go on":
             self.output_of_hooks = [
                 (str(when), str(key), str(text)) for when, key, text in message["output"]
@@ -278,6 +288,8 @@ class ItemRun:
             self.has_ended = True
             self.waits = message["goes_on"] and self.goes_on
             self.is_ahead = message["ahead"]
+            self.uses_basetemp |= message["basetemp"]
+            basetemp.adopt_number(self.item, message["number"])
             screen.adopt(self.config, message["screen"])
             self.add_to_told(message["added"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
@@ -364,9 +376,9 @@ class ItemRun:
             self.log(report, call)
 
     def changes(self, sandbox: Sandbox) -> list[list[str]]:
-        basetemp = basetemp_of(self.config)
+        place = basetemp.basetemp_of(self.config)
         cache = getattr(self.config, "cache", None)
-        left_out = [basetemp] if basetemp else []
+        left_out = [place] if place else []
         left_out += [str(cache._cachedir)] if cache is not None else []
         return [list(change) for change in sandbox.changes(left_out)]
 
@@ -398,39 +410,3 @@ class ItemRun:
             and check_interactive_exception(call, report)
         ):
             self.ihook.pytest_exception_interact(node=self.item, call=call, report=report)
-
-
-def basetemp_of(config: pytest.Config) -> str | None:
-    """Where pytest keeps this session's temporary directories, once that is decided."""
-    factory = getattr(config, "_tmp_path_factory", None)
-    basetemp = getattr(factory, "_basetemp", None)
-    return None if basetemp is None else os.path.realpath(basetemp)
-
-
-def uses_basetemp(item: pytest.Item) -> bool:
-    """Whether the item may make a directory there."""
-    wanted = {"tmp_path", "tmpdir", "tmp_path_factory", "tmpdir_factory", "pytester", "testdir"}
-    return not wanted.isdisjoint(getattr(item, "fixturenames", ()))
-
-
-def directories_of(item: pytest.Item) -> set[str]:
-    """By which names the item may make numbered directories in basetemp; "" for any.
-
-    Two items that use one must not run at the same time: each would see, and take, the same number.
-    """
-    wanted = set(getattr(item, "fixturenames", ()))
-    names = set()
-    if not wanted.isdisjoint({"tmp_path", "tmpdir", "pytester", "testdir"}):
-        names.add(re.sub(r"\W", "_", item.name)[:_NAME_LENGTH])  # as tmp_path makes it
-    if not wanted.isdisjoint({"tmp_path_factory", "tmpdir_factory"}) and asks_itself(item):
-        names.add("")
-    return names
-
-
-def asks_itself(item: Any) -> bool:
-    """Whether the test, or a fixture that is set up for it alone, asks for a factory of directories."""
-    asked = set(item._fixtureinfo.argnames)
-    for definitions in item._fixtureinfo.name2fixturedefs.values():
-        if definitions[-1].scope == "function":
-            asked.update(definitions[-1].argnames)
-    return not asked.isdisjoint({"tmp_path_factory", "tmpdir_factory"})

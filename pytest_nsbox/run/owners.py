@@ -11,6 +11,11 @@ import pytest
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
+def is_of(function: Any, *packages: str) -> bool:
+    """Whether the function comes from one of the packages; what ``exec`` has made has no module."""
+    return (getattr(function, "__module__", None) or "").startswith(packages)
+
+
 def any_own(config: pytest.Config, implementations: Iterable[Any]) -> bool:
     """Whether one of them is the project's, which may keep there what its tests look at.
 
@@ -24,7 +29,7 @@ def _is_own(config: pytest.Config, function: Any) -> bool:
     if code is None:
         return True  # who knows
     path = os.path.abspath(code.co_filename)
-    if function.__module__.startswith(("_pytest.", "pytest_nsbox.")):
+    if is_of(function, "_pytest.", "pytest_nsbox."):
         return False  # also where they are what the project is
     is_conftest = os.path.basename(path) == "conftest.py"
     is_inside = os.path.commonpath([path, config.rootpath]) == str(config.rootpath)

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_nsbox.kind import kind_of
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run.item import basetemp_of
+from pytest_nsbox.run.basetemp import basetemp_of
 from pytest_nsbox.sandbox.belongings import Belonging
 from pytest_nsbox.sandbox.client import Kind
 from pytest_nsbox.sandbox.outsiders import Outsider

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from _pytest.debugging import pytestPDB
 
 # What the handler of --log-cli-level knows of the headings it has written.
 _LIVE = ("_when", "_section_name_shown", "_first_record_emitted", "_test_outcome_written")
@@ -73,6 +75,17 @@ def flush(config: pytest.Config) -> None:
         if stream is not None:
             with contextlib.suppress(ValueError, OSError):  # a test's closed stream
                 stream.flush()
+
+
+def before_debugger(act: Callable[[], None]) -> None:
+    """Have it done before pytest's debugger puts its first line out."""
+    initialize: Any = pytestPDB._init_pdb
+
+    def act_and_initialize(*args: object, **kwargs: object) -> object:
+        act()
+        return initialize(*args, **kwargs)
+
+    pytestPDB._init_pdb = act_and_initialize  # type: ignore[method-assign]
 
 
 class Mute:

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from posix import _exit  # not os._exit: a test may replace that, coverage saves its data in it
 from typing import NamedTuple, NoReturn
 
 import pytest
@@ -19,9 +20,6 @@ from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.output import Output
 from pytest_nsbox.run.running import Running
-
-# Taken now: a test may replace it, and its process must still end.
-_exit = os._exit
 
 
 class Ends(NamedTuple):

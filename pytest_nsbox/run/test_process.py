@@ -13,6 +13,7 @@ import signal
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
+from posix import _exit  # not os._exit: a test may replace that, coverage saves its data in it
 from typing import Any, Literal
 
 import pytest
@@ -21,10 +22,11 @@ from _pytest.outcomes import Exit
 from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
-from pytest_nsbox.run import fixtures, forked, junit, leftovers, screen, timing, wire
+from pytest_nsbox.run import basetemp, fixtures, forked, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
+from pytest_nsbox.run.owners import is_of
 from pytest_nsbox.run.reports import (
     count_subtests,
     forget_our_frames,
@@ -41,7 +43,7 @@ from pytest_nsbox.sandbox.terminal import foreground
 STACKS_SIGNAL = signal.SIGRTMAX - 1
 
 # Taken now: a test may replace them, and its process must still know itself, and end.
-_exit, _getpid = os._exit, os.getpid
+_getpid = os.getpid
 
 
 class Relay:
@@ -174,6 +176,11 @@ class TestProcess:
         self.kept.append(self.session._setupstate)
         self.state = fixtures.use_test_process_state(self.session, self.begin_setup)
         self.become_the_reporter(counting=log)
+        self.basetemp = basetemp.Use(self.config, self.ask_for_basetemp)
+        screen.before_debugger(self.wait_until_told)
+
+    def ask_for_basetemp(self) -> str | None:
+        return None if self.is_copy() else self.ask("basetemp")
 
     def run_item(self, nextitem: pytest.Item | None) -> None:
         """Run the item, and say how that ended."""
@@ -204,6 +211,7 @@ class TestProcess:
             "goes_on": bool(following) and following[0] in self.group.indices,
             "screen": None,
             "testsfailed": self.session.testsfailed,
+            "number": 0,
         }
 
     def obey(self, order: Mapping[str, Any]) -> None:
@@ -212,7 +220,7 @@ class TestProcess:
             self.send("parting")
             self.item = self.session.items[order["of"]]  # we may have been ahead of it
             self.goes_on = self.state.goes_on = False
-            self.do(self.tear_down)
+            self.do(self.part)
             return
         items = self.session.items
         item = items[order["run"]]
@@ -221,6 +229,7 @@ class TestProcess:
         self.take(item, is_shared=False)
         screen.adopt(self.config, order["screen"])
         self.session.testsfailed = order["testsfailed"]
+        basetemp.adopt_number(item, order["number"])
         warnings.filters[:] = self.filters  # type: ignore[index]
         if self.has_strangers:  # the controller has them put out what they do
             self.mute = screen.Mute(self.config)
@@ -241,8 +250,15 @@ class TestProcess:
         ours = [i for i in caller.get_hookimpls() if isinstance(i.plugin, Relay)]
         caller._hookimpls[:] = [*ours, *wrappers]
         self.has_strangers = any(
-            not i.function.__module__.startswith(("_pytest.", "pytest_nsbox.")) for i in wrappers
+            not is_of(i.function, "_pytest.", "pytest_nsbox.") for i in wrappers
         )
+
+    def part(self) -> None:
+        """Tear down after the last item, which plugins have collected already what they wanted of."""
+        try:
+            self.item.ihook.pytest_nsbox_enter(item=self.item)
+        finally:
+            self.tear_down()
 
     def tear_down(self) -> None:
         """Tear down what an item to come would have shared, and tell how that went."""
@@ -294,6 +310,8 @@ class TestProcess:
                 shouldfail=session.shouldfail,
                 shouldstop=session.shouldstop,
                 timing=None if spent is None else spent.spent(),
+                basetemp=self.basetemp.is_used,
+                number=basetemp.next_number(self.item),
             )
 
     def begin_setup(self) -> None:
@@ -338,7 +356,12 @@ class TestProcess:
 
     def be_caught_up(self) -> None:
         """Wait until all is told of what was before, if we are ahead: what we put out comes after."""
-        if self.runs_ahead and not self.is_copy():
+        if self.runs_ahead:
+            self.wait_until_told()
+
+    def wait_until_told(self) -> None:
+        """Let the controller put out first what it has to."""
+        if not self.is_copy():
             with contextlib.suppress(RuntimeError, wire.Lost):
                 self.ask("catch up")
 

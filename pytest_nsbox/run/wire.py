@@ -41,6 +41,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "terminal": {},
     "carried": {"data": dict},
     "parting": {},
+    "basetemp": {},
     "catch up": {},
     "go on": {"output": list, "screen": (dict, type(None))},
     "end": {
@@ -51,6 +52,8 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "timing": (dict, type(None)),
         "goes_on": bool,
         "ahead": bool,
+        "basetemp": bool,
+        "number": int,
     },
     "exit": {"reason": str, "returncode": (int, type(None)), "added": list},
     "interrupt": {"text": list, "frames": list},

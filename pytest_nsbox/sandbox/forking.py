@@ -22,6 +22,7 @@ import types
 import warnings
 from collections.abc import Callable
 from functools import partial
+from posix import _exit  # not os._exit: a test may replace that, coverage saves its data in it
 from typing import Any, NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
@@ -45,6 +46,8 @@ _FOR_THREADS = {
     ("logging", "_after_at_fork_child_reinit_locks"),
     ("threading", "_after_fork"),
 }
+# They would end what an adapter of ours lets go on in the child.
+_OTHERWISE_DONE = {("coverage.control", "_after_fork_in_child")}
 _BIG = 200 * 1024  # kB; to find the lists takes a look at every object
 _MAP_STACK, _MAP_NORESERVE = 0x20000, 0x4000  # asm-generic/mman.h; Python has them since 3.11
 _LEAST_STACK, _MOST_STACK = 8 << 20, 256 << 20  # bytes; the least is what Linux gives as a rule
@@ -59,10 +62,10 @@ class Handlers:
         self._needed: list[Handler] = []
 
     def call(self, *, backwards: bool = False) -> None:
-        """Call those that are not for threads; what one raises is told, and stops nothing."""
+        """Call those that are needed; what one raises is told, and stops nothing."""
         if len(self._registered) != self._count:
             self._count = len(self._registered)
-            self._needed = [each for each in self._registered if not _is_for_threads(each)]
+            self._needed = [each for each in self._registered if not _is_needless(each)]
         for handler in reversed(self._needed) if backwards else self._needed:
             try:
                 handler()
@@ -70,9 +73,9 @@ class Handlers:
                 sys.unraisablehook(_unraisable(handler, error))
 
 
-def _is_for_threads(handler: Handler) -> bool:
+def _is_needless(handler: Handler) -> bool:
     module, name = getattr(handler, "__module__", ""), getattr(handler, "__name__", "")
-    if module == __name__ or (module, name) in _FOR_THREADS:
+    if module == __name__ or (module, name) in _FOR_THREADS | _OTHERWISE_DONE:
         return True
     return handler == random.seed  # for numbers of its own: bare, a seed set at import counts
 
@@ -231,7 +234,7 @@ def _fork_twice(
         except BaseException as error:
             os.write(writing, str(error).encode())
         finally:
-            os._exit(0)
+            _exit(0)
 
     try:
         middle = fork_first(between)
@@ -287,7 +290,7 @@ def _be(run: Callable[[], NoReturn], state: Any = None) -> NoReturn:
             random.setstate(state)
         run()
     finally:
-        os._exit(1)
+        _exit(1)
 
 
 def _lists() -> list[Handlers] | None:

@@ -12,6 +12,7 @@ and on these an overlay for every directory without submounts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import os
 import stat
@@ -447,6 +448,9 @@ def execute(plan: Plan, box: Box) -> tuple[list[int], list[str]]:
         except SyscallError as error:
             if not isinstance(step, (Overlay, ReadOnlyBind, Socket, Copy)) or step.target == "/":
                 raise
+            if error.errno == errno.ENOENT and within(step.target, PLACES):
+                left_out.append(number)  # it went away meanwhile; what came since is another
+                continue
             if isinstance(step, Overlay) and step.of_root:
                 refusal = refusal or error
             mended = _fall_back(step, box)
@@ -480,8 +484,9 @@ def written(plan: Plan, box: Box, pattern: str) -> Iterator[tuple[str, str]]:
     Pairs of its place, seen from the staging area, and the path.  Wildcards (fnmatch) count in the
     last name of ``pattern`` only; a path of that very name comes first.
     """
+    covered = _covered_in_tmp(plan)
     place = locate(plan, box, pattern)
-    if place is not None and os.path.lexists(place):
+    if place is not None and os.path.lexists(place) and not _touch(pattern, covered):
         yield place, pattern
     directory, _, name = pattern.rpartition("/")
     if not any(wildcard in name for wildcard in "*?["):
@@ -489,7 +494,19 @@ def written(plan: Plan, box: Box, pattern: str) -> Iterator[tuple[str, str]]:
     above = locate(plan, box, directory or "/")
     with contextlib.suppress(OSError):
         for found in sorted(fnmatch.filter(os.listdir(above), name) if above else ()):
-            yield f"{above}/{found}", f"{directory}/{found}"
+            if not _touch(f"{directory}/{found}", covered):
+                yield f"{above}/{found}", f"{directory}/{found}"
+
+
+def _covered_in_tmp(plan: Plan) -> list[str]:
+    """What lies in the private /tmp below a mount: of the sandbox's own filesystem it is empty."""
+    targets = [s.target for s in plan.steps if isinstance(s, (ReadOnlyBind, Bind, Socket, Hide))]
+    return [target for target in targets if within(target, ("/tmp",))]
+
+
+def _touch(path: str, others: Collection[str]) -> bool:
+    """Whether the path lies in one of the others, or one of them in it."""
+    return within(path, others) or any(within(other, (path,)) for other in others)
 
 
 def locate(plan: Plan, box: Box, path: str) -> str | None:
@@ -498,12 +515,14 @@ def locate(plan: Plan, box: Box, path: str) -> str | None:
     None where no upper layer covers it, or where the test put something else in place of a
     directory on the way: a symlink of the test's must not lead us elsewhere.
     """
-    covering = [step for step in plan.overlays() if within(path, (step.target,))]
+    covering = {s.target: box.upper(s.layer) for s in plan.overlays() if within(path, (s.target,))}
+    if within(path, ("/tmp",)):
+        covering.setdefault("/tmp", box.tmp)  # where /tmp is private
     if not covering:
         return None
-    overlay = max(covering, key=lambda step: len(step.target))
-    upper = box.upper(overlay.layer)
-    rest = path[len(overlay.target.rstrip("/")) :].strip("/")
+    top = max(covering, key=len)
+    upper = covering[top]
+    rest = path[len(top.rstrip("/")) :].strip("/")
     place = upper
     for name in rest.split("/")[:-1] if rest else ():
         place += "/" + name

@@ -153,3 +153,214 @@ def test_a_test_process_that_dies_loses_only_what_it_measured(
     result = run_pytest("--cov=app", "--nsbox=all")
     result.assert_outcomes(passed=2, failed=1)
     assert measured(project)["app.py"]["missing_lines"] == [6, 9, 10, 11, 12, 15]  # 6: of the crash
+
+
+# All of it is executed, each part in another place: some only in sandboxes, some in the teardown of a
+# fixture, in a thread, in a program.
+WHOLE_APP = """
+    import threading
+
+    def up(scope):
+        if scope == "session":
+            return "of the session"
+        if scope == "module":
+            return "of the module"
+        if scope == "class":
+            return "of the class"
+        return "of the function"
+
+    def down(scope):
+        if scope == "session":
+            return "of the session"
+        if scope == "module":
+            return "of the module"
+        if scope == "class":
+            return "of the class"
+        return "of the function"
+
+    def in_a_thread():
+        total = 0
+        for number in range(3):
+            if number % 2:
+                total += number
+        return total
+
+    def of_a_broad_thread(ends):
+        ends.wait()
+        return "ended"
+
+    async def asynchronously():
+        return "done"
+
+    def in_a_hook(name):
+        if "sign" in name:
+            return 1
+        return 2
+
+    def sign(number):
+        if number < 0:
+            return -1
+        return 1
+"""
+WHOLE = {
+    "app": WHOLE_APP,
+    "late": """
+        VALUE = 5
+
+        def value():
+            return VALUE
+    """,
+    "main": """
+        import sys
+
+        def main(words):
+            if words:
+                return 1
+            return 0
+
+        main(sys.argv[1:])
+        main([])
+    """,
+    "conftest": """
+        import threading
+        import pytest
+        import app
+
+        def made(scope):
+            @pytest.fixture(scope=scope, name=scope)
+            def fixture():
+                yield app.up(scope)
+                app.down(scope)
+            return fixture
+
+        for scope in ("session", "module", "class", "function"):
+            globals()[scope + "_fixture"] = made(scope)
+
+        @pytest.fixture(scope="session")
+        def thread():
+            ends = threading.Event()
+            thread = threading.Thread(target=app.of_a_broad_thread, args=(ends,))
+            thread.start()
+            yield
+            ends.set()
+            thread.join()
+
+        def pytest_runtest_setup(item):
+            app.in_a_hook(item.name)
+    """,
+    "test_whole": """
+        import asyncio, os, subprocess, sys, threading, unittest
+        import pytest
+        import app
+
+        def test_scopes(session, module, function):
+            assert (session, module) == ("of the session", "of the module")
+
+        @pytest.mark.parametrize("number", [-1, 1])
+        def test_sign(number, function):
+            assert app.sign(number) == number
+
+        class TestClass:
+            def test_one(self, request):
+                assert request.getfixturevalue("class") == "of the class"
+
+            @pytest.mark.usefixtures("class")
+            def test_two(self):
+                import late
+                assert late.value() == 5
+
+        def test_thread():
+            thread = threading.Thread(target=app.in_a_thread)
+            thread.start()
+            thread.join()
+
+        def test_fork():
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)  # pragma: no cover
+            assert os.waitpid(pid, 0) == (pid, 0)
+
+        def test_broad_thread(thread):
+            assert asyncio.run(app.asynchronously()) == "done"
+
+        def test_program():
+            subprocess.run([sys.executable, "main.py", "word"], check=True)
+
+        class TestCase(unittest.TestCase):
+            @classmethod
+            def setUpClass(cls):
+                cls.value = 1
+
+            @classmethod
+            def tearDownClass(cls):
+                cls.value = 2
+
+            def test_value(self):
+                assert self.value == 1
+
+        @pytest.mark.xfail(raises=ValueError)
+        def test_xfails():
+            raise ValueError
+    """,
+}
+
+
+@pytest.fixture
+def whole(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makepyfile(**WHOLE)
+    return pytester
+
+
+def configure(pytester: pytest.Pytester, settings: str) -> None:
+    if "patch" not in settings:
+        settings = f"patch = subprocess\n{settings}"
+    text = f"[run]\nsource = .\nbranch = True\n{settings}\n"
+    pytester.makefile("", **{".coveragerc": text})
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        ("", "--nsbox=off"),
+        ("", "--cov-context=test"),
+        ("", "--nsbox-jobs=2"),
+        ("", "-o nsbox_fork_ahead=never"),
+        ("", "-o nsbox_scope=module"),
+        ("parallel = True", "-n2 --cov-context=test"),
+        ("parallel = True", "-n2 -o nsbox_scope=module"),
+        ("patch = subprocess, fork", ""),
+        ("patch = subprocess, _exit", ""),
+        ("concurrency = thread,multiprocessing", ""),
+        ("concurrency = thread,multiprocessing", "-n2 -o nsbox_scope=session"),
+    ],
+)
+def test_what_has_100_percent_bare_has_them_sandboxed(
+    whole: pytest.Pytester,
+    run_pytest: Callable[..., pytest.RunResult],
+    settings: str,
+    arguments: str,
+) -> None:
+    configure(whole, settings)
+    result = run_pytest("--nsbox=all", "--cov", "--cov-fail-under=100", *arguments.split())
+    result.assert_outcomes(passed=10, xfailed=1)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["Required test coverage of 100* reached. Total coverage: 100.00%"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        ("", "-o nsbox_scope=session"),
+        ("parallel = True", ""),
+        ("dynamic_context = test_function", ""),
+    ],
+)
+def test_coverage_run_says_100_percent(
+    whole: pytest.Pytester, privilege: list[str], settings: str, arguments: str
+) -> None:
+    configure(whole, settings)
+    coverage = [sys.executable, "-m", "coverage"]
+    run = [*privilege, *coverage, "run", "-m", "pytest", "-p", "no:cacheprovider", "--nsbox=all"]
+    whole.run(*run, *arguments.split()).assert_outcomes(passed=10, xfailed=1)
+    assert whole.run(*coverage, "combine", "-q").ret == 0
+    assert whole.run(*coverage, "report", "--fail-under=100").ret == 0

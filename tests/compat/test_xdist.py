@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from xml.etree import ElementTree
 
@@ -151,3 +152,70 @@ def test_output_warnings_and_steal_are_those_of_a_bare_run(
     )
     # One worker: of several nobody knows which comes first.
     both(["-n1", "--dist=worksteal"]).runs[0].assert_outcomes(passed=3, failed=1, warnings=4)
+
+
+def test_two_workers_report_the_same_as_bare(
+    pytester: pytest.Pytester, run_pytest: Callable[..., pytest.RunResult]
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import logging
+        import subprocess
+        import sys
+        import unittest
+        import warnings
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def shared(tmp_path_factory, worker_id, testrun_uid):
+            assert worker_id in ("gw0", "gw1")
+            path = tmp_path_factory.mktemp("shared")
+            (path / "file").write_text("shared")
+            return path
+
+        @pytest.fixture(scope="module")
+        def broad(shared):
+            yield (shared / "file").read_text()
+
+        @pytest.fixture
+        def narrow(broad):
+            print("narrow up")
+            yield broad
+            print("narrow down")
+
+        @pytest.mark.parametrize("number", range(12))
+        def test_number(number, narrow, tmp_path, record_property):
+            record_property("number", number)
+            print("out", number)
+            print("err", number, file=sys.stderr)
+            logging.warning("log %d", number)
+            warnings.warn(f"warned {number}")
+            (tmp_path / "file").write_text(narrow)
+            assert number % 4, "every fourth"
+
+        def test_skips(broad): pytest.skip("not today")
+        @pytest.mark.xfail(strict=True)
+        def test_xpass(): pass
+        def test_error(nowhere): pass
+        def test_program(): assert subprocess.check_output(["echo", "word"]) == b"word\\n"
+
+        class TestCase(unittest.TestCase):
+            @classmethod
+            def setUpClass(cls): cls.value = 1
+            def test_value(self): self.assertEqual(self.value, 2)
+        """
+    )
+    seen = []
+    for mode in ("off", "all"):
+        args = ["-n2", "-o", "junit_logging=all", "--junitxml=out.xml", f"--nsbox={mode}"]
+        result = run_pytest(*args)
+        result.assert_outcomes(passed=10, failed=5, skipped=1, errors=1, warnings=12)
+        text = (pytester.path / "out.xml").read_text()
+        text = re.sub(
+            r'-+ sandbox -+\n(?:.+\n)*?(?=---)| time="[^"]*"|popen-gw\d|pytest-\d+', "", text
+        )
+        text = re.sub(r"0x[0-9a-f]+|gw[01]", "", text)
+        cases = ElementTree.fromstring(text).iter("testcase")
+        seen.append(sorted(ElementTree.tostring(case, "unicode").strip() for case in cases))
+    assert seen[0] == seen[1]
+    assert "narrow down" in "".join(seen[1])

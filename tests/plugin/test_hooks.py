@@ -113,6 +113,33 @@ def test_hooks_are_called_where_and_when_they_say(
     ]
 
 
+def test_what_is_collected_in_a_scope_that_ends_early_comes_home_once(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    conftest, *_ = examples()
+    pytester.makeconftest(conftest)
+    pytester.makeini("[pytest]\nnsbox_scope = module")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def broad(request):
+            query = request.config.pluginmanager.getplugin("queries")
+            query.total += 10
+            yield
+            query.total += 100
+
+        def test_sandboxed(query, broad, sandbox): query("select 1")
+        def test_bare(): pass
+        def test_again(query, broad, sandbox): query("select 2")
+        """
+    )
+    result = run_pytest("-q")
+    result.assert_outcomes(passed=3)
+    assert "222 queries" in result.outlines
+
+
 @pytest.mark.parametrize(
     ("hook", "where"),
     [

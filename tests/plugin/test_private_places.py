@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -202,3 +204,84 @@ def test(made, n):
 """
     )
     run_pytest("--nsbox=all", "--nsbox-jobs=2").assert_outcomes(passed=4)
+
+
+def test_what_goes_away_while_a_sandbox_is_made_is_not_told_of(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        come_and_go="""
+        import itertools, os, signal, sys, time
+
+        ends = []
+        signal.signal(signal.SIGTERM, lambda *_: ends.append(True))
+        names = [f"/tmp/nsbox-comes-and-goes-{os.getpid()}-{n}" for n in range(8)]
+        for name in names:
+            os.mkdir(name)
+        while not ends:
+            for name in names:
+                os.rmdir(name)
+                time.sleep(0.002)
+                os.mkdir(name)
+        for name in names:
+            os.rmdir(name)
+        """
+    )
+    pytester.makeconftest(
+        """
+        import subprocess, sys
+
+        def pytest_configure(config):
+            config.other = subprocess.Popen([sys.executable, "come_and_go.py"])
+
+        def pytest_unconfigure(config):
+            config.other.terminate()
+            config.other.wait()
+        """
+    )
+    pytester.makepyfile(
+        """
+        import time
+        import pytest
+
+        @pytest.fixture(scope="module", params=range(30))
+        def broad(request): time.sleep(0.01)
+        def test(broad): pass
+        """
+    )
+    result = run_pytest("--nsbox=all")
+    result.assert_outcomes(passed=30)
+    result.stdout.no_fnmatch_line("*nsbox-comes-and-goes*")
+
+
+def test_what_keep_names_there_is_copied_out(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    with TemporaryDirectory(dir="/tmp") as directory:
+        kept = f"{directory}-kept"
+        pytester.makepyfile(
+            f"""
+            import os
+            import pytest
+
+            @pytest.mark.sandbox(keep=[{kept!r}, "{kept}.*"])
+            def test_directory():
+                os.makedirs({f"{kept}/deep"!r})
+                for name in ("/deep/file", ".xml", ".json"):
+                    with open({kept!r} + name, "w") as file:
+                        file.write(name)
+
+            @pytest.mark.sandbox(keep=[{directory!r}], bind=[{directory!r}])
+            def test_what_is_bound_is_the_host_s_anyway():
+                with open({f"{directory}/file"!r}, "w") as file:
+                    file.write("bound")
+            """
+        )
+        run_pytest().assert_outcomes(passed=2)
+        names = [f"{kept}.json", f"{kept}.xml", f"{kept}/deep/file"]
+        texts = [Path(name).read_text() for name in names]
+        assert Path(directory, "file").read_text() == "bound"
+        shutil.rmtree(kept)
+        for name in names[:2]:
+            os.unlink(name)
+    assert texts == [".json", ".xml", "/deep/file"]

@@ -38,6 +38,31 @@ STOPPING = """
 """
 
 
+IN_FIXTURES = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def broad():
+        value = "broad up"
+        breakpoint()
+        yield
+        value = "broad down"
+        pytest.set_trace()
+
+    @pytest.fixture
+    def narrow(broad):
+        value = "narrow up"
+        breakpoint()
+        yield
+        value = "narrow down"
+        breakpoint()
+        print("after")
+
+    def test_it(narrow): print("in the test")
+    def test_other(broad): pass
+"""
+
+
 @pytest.mark.parametrize(
     ("suite", "args", "dialogue"),
     [
@@ -49,6 +74,8 @@ STOPPING = """
         (STOPPING, ["-k", "not asks", "-rA"], [(PDB, "q")]),
         (STOPPING, ["-k", "stops", "-s"], [(PDB, "n"), (PDB, "c")]),
         (STOPPING, ["-k", "asks", "-s"], [("name. ", "nobody")]),
+        (IN_FIXTURES, [], [(PDB, "p value"), (PDB, "c")] * 4),
+        (IN_FIXTURES, ["-s", "-v"], [(PDB, "p value"), (PDB, "c")] * 4),
     ],
     ids=str,
 )

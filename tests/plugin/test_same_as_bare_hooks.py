@@ -219,3 +219,129 @@ def test_a_setup_hook_that_skips(pytester: pytest.Pytester, same_as_bare: SameAs
     )
     for args in (["-rA"], ["-s", "-v"], ["--log-cli-level=INFO", "--log-file=log.txt"]):
         same_as_bare(*args)
+
+
+# As they were before pluggy 1.2, made by a function that gives them no module.
+OLD_WRAPPERS = """
+    import pytest
+
+    def wrapper(name, argument):
+        namespace = {"where": __name__}
+        exec(
+            f"def {name}({argument}):\\n"
+            f"    print('<', where, {name!r}, getattr({argument}, 'name', {argument}))\\n"
+            f"    outcome = yield\\n"
+            f"    print('>', where, {name!r}, outcome.excinfo and outcome.excinfo[0])\\n",
+            namespace,
+        )
+        return pytest.hookimpl(hookwrapper=True, tryfirst=True)(namespace[name])
+
+    for name in ("protocol", "setup", "call", "teardown", "makereport"):
+        globals()["pytest_runtest_" + name] = wrapper("pytest_runtest_" + name, "item")
+    for name in ("logstart", "logfinish"):
+        globals()["pytest_runtest_" + name] = wrapper("pytest_runtest_" + name, "nodeid")
+"""
+
+CHANGING = """
+    @pytest.hookimpl(hookwrapper=True, specname="pytest_runtest_call", trylast=True)
+    def pytest_change_the_outcome(item):
+        outcome = yield
+        if "rescued" in item.name: outcome.force_result(None)
+        if "doomed" in item.name: outcome.force_exception(ValueError("doomed"))
+
+    @pytest.hookimpl(hookwrapper=True, specname="pytest_runtest_makereport")
+    def pytest_change_the_report(item, call):
+        outcome = yield
+        report = outcome.get_result()
+        if "reported" in item.name and call.when == "call":
+            report.outcome = "skipped"
+            report.longrepr = ("file.py", 5, "by a hook")
+
+    @pytest.hookimpl(tryfirst=True, specname="pytest_pyfunc_call")
+    def pytest_call_another(pyfuncitem):
+        if "called" in pyfuncitem.name:
+            print("called in its place")
+            return True
+"""
+
+
+@pytest.mark.parametrize(
+    "args", [["-s", "-v"], ["-p", "no:terminal", "--junitxml=xml"]], ids=" ".join
+)
+def test_old_style_wrappers_of_every_conftest(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, args: list[str]
+) -> None:
+    suite = """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def broad(): print("broad up")
+        def test_passes(broad): pass
+        def test_fails(broad): assert 0
+        def test_rescued(): assert 0
+        def test_doomed(): pass
+        def test_reported(): assert 0
+        def test_called(): assert 0
+        def test_skips(): pytest.skip("no")
+        """
+    pytester.makeconftest(OLD_WRAPPERS + CHANGING)
+    pytester.makepyfile(
+        **{"package/__init__": "", "package/conftest": OLD_WRAPPERS, "package/test_in": suite},
+        test_out=suite,
+    )
+    result = same_as_bare("--tb=short", *args)
+    assert str(result.stdout).count("called in its place") == (2 if "-s" in args else 0)
+
+
+def test_a_report_hook_that_reads_the_values_of_fixtures(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare
+) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        key = pytest.StashKey()
+
+        class Browser:
+            def __init__(self): self.log = []
+            def __repr__(self): return f"<browser {self.log}>"
+
+        @pytest.fixture(scope="session")
+        def shared(): return Browser()
+        @pytest.fixture
+        def browser(request, shared):
+            yield Browser()
+            reports = request.node.stash[key]
+            print({when: report.outcome for when, report in reports.items()})
+            print([report.longreprtext for report in reports.values()])
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            item.stash.setdefault(key, {})[report.when] = report
+            if "browser" in item.funcargs:
+                seen = [item.funcargs["browser"], item.funcargs["shared"], call.excinfo]
+                report.sections.append(("screenshot", repr(seen)))
+                of_item = [item.obj.__name__, item.module.__name__, item.keywords["n"].args]
+                report.sections.append(("item", repr(of_item)))
+            return report
+
+        def pytest_runtest_teardown(item, nextitem):
+            print("teardown of", item.name, "next", nextitem and nextitem.name, [*item.funcargs])
+        """
+    )
+    pytester.makeini("[pytest]\nmarkers = n: a number")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.n(5)
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_it(browser, shared, n):
+            browser.log.append(n)
+            assert n == 1
+        def test_other(): pass
+        def test_error(browser, nowhere): pass
+        """
+    )
+    same_as_bare("-rA", "--tb=short").assert_outcomes(passed=2, failed=1, errors=1)

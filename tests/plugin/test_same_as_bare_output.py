@@ -69,7 +69,10 @@ SPEAKING = {
         ["-rA"],
         ["--capture=sys", "-rA"],
         ["--capture=tee-sys", "-rA"],
+        ["--show-capture=stdout"],
+        ["--show-capture=stderr"],
         ["--show-capture=log"],
+        ["--show-capture=all", "--log-level=DEBUG", "--log-date-format=%Y"],
         ["--log-cli-level=INFO"],
         ["--log-cli-level=INFO", "-v", "-s"],
         ["--log-file=log.txt", "--log-file-level=DEBUG", "--log-format=%(message)s"],
@@ -190,6 +193,15 @@ def test_fixtures_that_capture(
             os.write(2, b"\\xff")
             assert capfdbinary.readouterr().err == b"\\xff"
 
+        def test_tee(capteesys):
+            print("to the tee")
+            assert capteesys.readouterr().out == "to the tee\\n"
+
+        def test_programs(capfd):
+            assert os.system("echo of the shell; echo its error >&2") == 0
+            assert capfd.readouterr() == ("of the shell\\n", "its error\\n")
+            assert False
+
         def test_noisy(noisy): assert False
         def test_both(capsys, capfd): pass
         """
@@ -232,3 +244,66 @@ def test_caplog_in_every_phase(pytester: pytest.Pytester, same_as_bare: SameAsBa
         """
     )
     same_as_bare("--log-level=INFO", "-rA").assert_outcomes(passed=1, errors=1)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-vv"],
+        ["--assert=plain"],
+        ["-o", "truncation_limit_lines=2"],
+        ["-o", "enable_assertion_pass_hook=true", "-s"],
+    ],
+    ids=" ".join,
+)
+def test_assertions_that_are_explained(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, args: list[str]
+) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        pytest.register_assert_rewrite("helper")
+
+        class Point:
+            def __init__(self, x): self.x = x
+            def __eq__(self, other): return self.x == other.x
+
+        def pytest_assertrepr_compare(config, op, left, right):
+            if isinstance(left, Point): return ["points:", f"  {left.x} {op} {right.x}"]
+
+        def pytest_assertion_pass(item, lineno, orig, expl):
+            print("passed", item.name, lineno, orig, expl)
+        """
+    )
+    pytester.makepyfile(
+        helper="def check(a, b):\n    assert a == b, 'in the helper'",
+        late="def check(a, b):\n    assert a == b, 'in the late one'",
+        test_it="""
+        import pytest
+        from conftest import Point
+
+        @pytest.fixture(scope="module")
+        def broad():
+            import helper
+            helper.check(1, 1)
+            return helper
+        @pytest.fixture(scope="class")
+        def broken():
+            values = list(range(50))
+            assert values == values[1:]
+
+        def test_points(): assert Point(1) == Point(2)
+        def test_helper(broad): broad.check([1, 2], [1, 3])
+        def test_late():
+            pytest.register_assert_rewrite("late")
+            import late
+            late.check({1}, {2})
+        def test_broken(broken): pass
+        def test_text(): assert "a\\n" * 20 == "b\\n" * 20
+        def test_walrus(): assert (x := 5) and x == 6
+        def test_passes(): assert 1 + 1 == 2
+        def test_approx(): assert [0.1 + 0.2, 1] == pytest.approx([0.3, 2])
+        """,
+    )
+    same_as_bare(*args).assert_outcomes(passed=1, failed=6, errors=1)

@@ -114,3 +114,63 @@ def test_modules_imported_in_every_way(
         }
     )
     same_as_bare(f"--import-mode={mode}", "-rA", "-vv")
+
+
+@pytest.mark.parametrize("args", ["--durations=3", "--durations=0 --durations-min=0.4 -vv"])
+def test_what_takes_time_is_shown_with_its_phase(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, args: str
+) -> None:
+    # The times themselves are not compared, and are what decides which phases are shown.
+    pytester.makepyfile(
+        """
+        import time
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def broad():
+            time.sleep(0.6)
+            yield
+            time.sleep(0.5)
+        @pytest.fixture
+        def narrow():
+            time.sleep(0.2)
+            yield
+            time.sleep(0.2)
+        def test_first(broad): pass
+        def test_second(broad, narrow): time.sleep(0.8)
+        def test_third(): pass
+        """
+    )
+    result = same_as_bare(*args.split())
+    shown = [line.split()[1:] for line in result.outlines if line.startswith("0.00s ")]
+    assert sorted(phase for phase, _ in shown) == ["call", "setup", "teardown"]
+
+
+def test_times_are_those_of_the_test(pytester: pytest.Pytester, same_as_bare: SameAsBare) -> None:
+    pytester.makeconftest(
+        """
+        def pytest_runtest_logreport(report):
+            assert report.start <= report.stop
+            print(report.nodeid, report.when, "half seconds:", int(report.duration * 2))
+        """
+    )
+    pytester.makepyfile(
+        """
+        import time
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def broad():
+            time.sleep(0.35)
+            yield
+            time.sleep(0.6)
+        @pytest.fixture
+        def narrow():
+            time.sleep(0.25)
+            yield
+            time.sleep(0.1)
+        def test_first(broad, narrow): time.sleep(1.1)
+        def test_second(broad): pass
+        """
+    )
+    same_as_bare("-s").assert_outcomes(passed=2)

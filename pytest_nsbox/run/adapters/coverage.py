@@ -22,6 +22,7 @@ class Adapter:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
+        self.kept: list[CoverageData] = []  # to let go of one would close its connection
 
     def switch_context(self, item: pytest.Item, when: str) -> None:
         """What ``--cov-context=test`` does in the hooks that only a test process runs."""
@@ -45,9 +46,16 @@ class Adapter:
         if current is not None and current._collector is not None:
             collector, context = current._collector, current.config.context
             # What the controller has collected and not stored yet: it will do that itself.
+            dynamic = collector.covdata._current_context
             collector.use_data(CoverageData(no_disk=True), context)
             collector.flush_data()
             collector.use_data(CoverageData(no_disk=True), context)
+            collector.covdata.set_context(dynamic)
+            # Who saves in here (patch = _exit) is not to touch the controller's file, which would then
+            # be copied out over what that has saved meanwhile.
+            if current._data is not None and current._data._suffix:
+                self.kept.append(current._data)
+                current._data = CoverageData(current.config.data_file, suffix=True)
 
     @pytest.hookimpl
     def pytest_nsbox_collect(self) -> dict[str, Any] | None:
