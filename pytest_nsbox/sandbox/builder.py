@@ -96,7 +96,9 @@ class Builder:
         with contextlib.ExitStack() as undo:
             pids = self._pids.take(wish.outsiders)
             undo.callback(self._pids.give_back, pids)
-            box = make_box(self._number, plan, pids.proc)
+            proc = pids.open_proc()
+            undo.callback(os.close, proc)
+            box = make_box(self._number, plan, proc)
             undo.callback(remove_box, box)
             fds: list[int] = []
             undo.callback(close, fds)
@@ -113,6 +115,7 @@ class Builder:
                 fds.append(os.dup(pids.fd))
                 fds.append(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             undo.pop_all()
+            os.close(proc)
         if left_out or notes:
             plan = mend(plan, left_out, notes)
             self._plans[wish.without] = mend(basis, left_out, notes)
@@ -136,7 +139,7 @@ class Builder:
         return self._pids.reap()
 
 
-def make_box(number: int, plan: rootfs.Plan, proc: str) -> steps.Box:
+def make_box(number: int, plan: rootfs.Plan, proc: int) -> steps.Box:
     """The directories of a sandbox: a tmpfs for its layers, and one for its /tmp."""
     box = steps.Box(f"{steps.BOXES}/{number}", proc)
     os.mkdir(box.path)

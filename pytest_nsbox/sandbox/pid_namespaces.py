@@ -15,13 +15,17 @@ from collections import deque
 from collections.abc import Iterable
 
 from pytest_nsbox.kernel.syscalls import (
+    AT_RECURSIVE,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    OPEN_TREE_CLONE,
     fork,
     move_mount,
+    open_tree,
     umount,
 )
 from pytest_nsbox.sandbox import channel, init, steps
+from pytest_nsbox.sandbox.namespaces import Closet
 from pytest_nsbox.sandbox.outsiders import Outsider
 
 _ANSWER_SECONDS = 30  # that an init may take for what is a matter of microseconds
@@ -42,14 +46,15 @@ class BuildError(OSError):
 class PidNamespace:
     """One, from the supervisor's side."""
 
-    def __init__(self) -> None:
-        """Raises OSError."""
+    def __init__(self, closet: Closet) -> None:
+        """``closet``: where its ``/proc`` is mounted. Raises OSError."""
+        self._closet = closet
         self._socket, self._its_socket = channel.pair()
         self._socket.settimeout(_ANSWER_SECONDS)
         self._asked = 0  # questions that init has not answered
         self.fd = -1
         self.pid = 0  # of its init
-        self.proc = _PROC_OF_ALL  # what its sandboxes have as their /proc
+        self._proc = _PROC_OF_ALL  # what its sandboxes have as their /proc
         self.stand_ins: set[Outsider] = set()
 
     def make(self, number: int, keep_capabilities: int, *, own_proc: bool) -> None:
@@ -76,10 +81,16 @@ class PidNamespace:
         """Mount its /proc where every sandbox can have a copy of it."""
         try:
             os.mkdir(path)
-            self.proc = path
-            move_mount(tree, path)
+            self._proc = path
+            with self._closet.entered():
+                move_mount(tree, path)
         finally:
             os.close(tree)
+
+    def open_proc(self) -> int:
+        """An fd of a new copy of its ``/proc``, a detached tree. Raises OSError."""
+        with self._closet.entered():
+            return open_tree(self._proc, OPEN_TREE_CLONE | AT_RECURSIVE)
 
     def is_alive(self) -> bool:
         """Whether it still takes processes: that its init has not gone."""
@@ -110,7 +121,7 @@ class PidNamespace:
     def stand_in(self, outsider: Outsider) -> None:
         """Have the pid of a process outside be that of its stand-in, if that can be."""
         self.stand_ins.add(outsider)
-        if self.proc == _PROC_OF_ALL:
+        if self._proc == _PROC_OF_ALL:
             return
         pid = outsider.pid
         how = init.AS_PROCESS if outsider.is_listed else init.AS_THREAD
@@ -118,9 +129,12 @@ class PidNamespace:
             os.stat(f"{steps.HOST}/proc/{pid}")
             self._socket.send(how + b"%d" % pid)
             if self._socket.recv(1) == init.DONE:
-                for name in _SHOWN:
-                    source, target = f"{steps.HOST}/proc/{pid}/{name}", f"{self.proc}/{pid}/{name}"
-                    steps.attach(source, target, read_only=True, recursive=False)
+                source, target = f"{steps.HOST}/proc/{pid}", f"{self._proc}/{pid}"
+                with self._closet.entered():
+                    for name in _SHOWN:
+                        steps.attach(
+                            f"{source}/{name}", f"{target}/{name}", read_only=True, recursive=False
+                        )
 
     def end(self) -> None:
         """Kill its init, and with it whoever is in there; it is to be reaped."""
@@ -130,10 +144,10 @@ class PidNamespace:
                 os.kill(self.pid, signal.SIGKILL)
         if self.fd >= 0:
             os.close(self.fd)
-        if self.proc != _PROC_OF_ALL:
-            with contextlib.suppress(OSError):  # what could not be mounted
-                umount(self.proc)
-            os.rmdir(self.proc)
+        if self._proc != _PROC_OF_ALL:
+            with contextlib.suppress(OSError), self._closet.entered():  # what could not be mounted
+                umount(self._proc)
+            os.rmdir(self._proc)
 
 
 class PidNamespaces:
@@ -145,10 +159,12 @@ class PidNamespaces:
         self._number = 0
         self._left: deque[PidNamespace] = deque()  # by their sandboxes; maybe not empty yet
         self._zombies: set[int] = set()
+        self._closet = Closet()
         if not own_proc:
             os.mkdir(_PROC_OF_ALL)
-            steps.attach(f"{steps.HOST}/proc", _PROC_OF_ALL, read_only=False, recursive=True)
-            init.protect_proc(_PROC_OF_ALL)
+            with self._closet.entered():
+                steps.attach(f"{steps.HOST}/proc", _PROC_OF_ALL, read_only=False, recursive=True)
+                init.protect_proc(_PROC_OF_ALL)
 
     def take(self, outsiders: Iterable[Outsider] = ()) -> PidNamespace:
         """One with nobody in it but its init, which stands in for those. Raises OSError."""
@@ -173,7 +189,7 @@ class PidNamespaces:
 
     def _new(self) -> PidNamespace:
         self._number += 1
-        new = PidNamespace()
+        new = PidNamespace(self._closet)
         try:
             new.make(self._number, self._keep_capabilities, own_proc=self._own_proc)
         except BaseException:

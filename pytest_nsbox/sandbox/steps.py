@@ -39,7 +39,7 @@ class Box(NamedTuple):
     """The directories of one sandbox in the staging area."""
 
     path: str
-    proc: str  # where its /proc is mounted
+    proc: int  # fd of the detached tree that is to be its /proc
 
     @property
     def root(self) -> str:
@@ -254,7 +254,7 @@ class Proc(NamedTuple):
         return f"proc {self.target}"
 
     def execute(self, box: Box) -> None:
-        attach(box.proc, box.root + self.target, read_only=False, recursive=True)
+        move_mount(box.proc, box.root + self.target)
 
 
 def attach(source: str, target: str, *, read_only: bool, recursive: bool) -> None:
