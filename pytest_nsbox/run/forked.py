@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import functools
 import gc
 import os
 import sys
@@ -18,7 +17,9 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import children
 
 _collected = 0  # times that all generations were, before this process
-_collect, _get_objects, _get_referrers = gc.collect, gc.get_objects, gc.get_referrers
+_collect = gc.collect
+# What is frozen none of them finds: https://docs.python.org/3/library/gc.html#gc.freeze
+_BLIND = {name: getattr(gc, name) for name in ("collect", "get_objects", "get_referrers")}
 
 
 def freeze() -> None:
@@ -26,27 +27,22 @@ def freeze() -> None:
     global _collected
     gc.freeze()  # which resets the counts of the generations as well
     _collected = gc.get_stats()[2]["collections"]
-    # What is frozen none of them would find: https://docs.python.org/3/library/gc.html#gc.freeze
-    gc.collect, gc.get_objects, gc.get_referrers = collect_all, get_objects, get_referrers
+    for name in _BLIND:
+        vars(gc).pop(name, None)
+    gc.__getattr__ = _thaw  # type: ignore[method-assign]
 
 
-@functools.wraps(_collect)
-def collect_all(generation: int = 2) -> int:
-    if generation == 2:
-        gc.unfreeze()
-    return _collect(generation)
+def _thaw(name: str) -> Any:
+    """Whoever looks for one of them gets it as it is, and it finds all.
 
-
-@functools.wraps(_get_objects)
-def get_objects(generation: int | None = None) -> list[Any]:
+    No wrapper: what calls a function in Python has its local variables found as referrers.
+    """
+    if name not in _BLIND:
+        raise AttributeError(f"module 'gc' has no attribute {name!r}")
     gc.unfreeze()
-    return _get_objects(generation)
-
-
-@functools.wraps(_get_referrers)
-def get_referrers(*objs: Any) -> list[Any]:
-    gc.unfreeze()
-    return [each for each in _get_referrers(*objs) if each is not objs]
+    vars(gc).update(_BLIND)
+    del gc.__getattr__
+    return _BLIND[name]
 
 
 def adopt(config: pytest.Config, options: SandboxOptions) -> None:

@@ -31,17 +31,12 @@ class Outsiders:
         self._known: dict[int, Outsider | None] = {}  # our children, by pid
 
     def look(self, children: Iterable[int]) -> tuple[Outsider, ...]:
-        """This process and those of its children that are in no sandbox, sorted.
-
-        An ordinary user may mount a ``/proc`` in a user namespace of his own only where nothing is
-        mounted on another, as it is for a stand-in: in his sandboxes there are some only if he has
-        children.
-        """
+        """This process and those of its children that are in no sandbox, sorted."""
         self._known = {
             pid: self._known.get(pid) or _outsider(pid, is_listed=True) for pid in children
         }
         found = [each for each in self._known.values() if each is not None]
-        if self._me is not None and (found or os.geteuid() == 0):
+        if self._me is not None:
             found.append(self._me)
         # Whose pids are not those of init and of the test process (pytest may be a container's init).
         return tuple(sorted(each for each in found if each.pid > 2))

@@ -84,6 +84,10 @@ class PidNamespace:
             self._proc = path
             with self._closet.entered():
                 move_mount(tree, path)
+                if os.geteuid() != 0:
+                    # In a user namespace of his own one may mount a /proc only where there is one on
+                    # which nothing is mounted, as it is for a stand-in. Not uid 0: see protect_proc.
+                    steps.attach(path, f"{path}/1/ns", read_only=False, recursive=False)
         finally:
             os.close(tree)
 
