@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -190,6 +191,23 @@ def test_its_files_and_memory_are_closed(pytester: pytest.Pytester, run_pytest: 
         """
     )
     run_pytest("--nsbox=all").assert_outcomes(passed=7)
+
+
+def test_a_user_still_mounts_a_proc_of_his_own(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip(
+            "what of /proc uid 0 may not write is covered, and so the kernel refuses another"
+        )
+    pytester.makepyfile(
+        _SERVER
+        + """
+    def test_it(server):
+        subprocess.run(["unshare", "--user", "--pid", "--fork", "--mount-proc", "true"], check=True)
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=1)
 
 
 def test_after_it_has_ended_nothing_stands_in_for_it(

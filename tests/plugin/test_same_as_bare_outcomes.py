@@ -202,9 +202,21 @@ def test_the_garbage_collector_finds_what_is_older_than_the_test(
             seen = weakref.ref(things.pop())
             assert gc.collect()
             assert seen() is None
+
+        def test_referrers_of_a_variable():
+            async def coroutine():
+                thing = Thing()
+                print(*(type(each).__name__ for each in gc.get_referrers(thing)))
+            with pytest.raises(StopIteration):
+                coroutine().send(None)
+
+        def test_there_is_nothing_else():
+            with pytest.raises(AttributeError, match="module 'gc' has no attribute 'gather'"):
+                gc.gather
+            assert gc.isenabled()
         """
     )
-    same_as_bare("-v").assert_outcomes(passed=3)
+    same_as_bare("-rA").assert_outcomes(passed=5)
 
 
 @pytest.mark.parametrize(
