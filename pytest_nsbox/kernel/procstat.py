@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -35,6 +36,22 @@ def pids(pid: int | str) -> list[int]:
             if line.startswith(b"NSpid:"):
                 return [int(number) for number in line.split()[1:]]
     return []
+
+
+def paths(pid: int) -> set[str]:
+    """Absolute paths in the arguments of a process, its working directory, and what it has open."""
+    found: set[str] = set()
+    with contextlib.suppress(OSError):  # gone, or somebody else's
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            arguments = os.fsdecode(file.read()).split("\0")
+        # Also of --directory=/path.
+        found.update(path for each in arguments for path in (each, each.partition("=")[2]))
+        found.add(os.readlink(f"/proc/{pid}/cwd"))
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(entry.path))
+    return {os.path.normpath(path) for path in found if path.startswith("/")}
 
 
 def children() -> set[int] | None:

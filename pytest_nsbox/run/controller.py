@@ -17,9 +17,8 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-from pytest_nsbox.kernel import procstat
 from pytest_nsbox.options import OptionError, SandboxOptions
-from pytest_nsbox.run import adapters, children, fixtures, screen, timing
+from pytest_nsbox.run import adapters, fixtures, screen, timing
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.attempts import Seam
 from pytest_nsbox.run.basetemp import basetemp_of, directories_of, make_basetemp, uses_basetemp
@@ -33,11 +32,10 @@ from pytest_nsbox.run.item import (
 )
 from pytest_nsbox.run.places import Places
 from pytest_nsbox.run.stock import Stock
+from pytest_nsbox.run.surroundings import Surroundings
 from pytest_nsbox.sandbox import heap
 from pytest_nsbox.sandbox.belongings import Belongings
 from pytest_nsbox.sandbox.client import Client, Kind, Refused, SandboxError, Unanswered
-from pytest_nsbox.sandbox.outsiders import Outsiders
-from pytest_nsbox.sandbox.sockets import Sockets
 
 T = TypeVar("T")
 
@@ -86,10 +84,7 @@ class Controller:
         self.remaining = 0
         self.places = Places(config)
         self._refusal: str | None = None
-        session = config.pluginmanager.getplugin("session")
-        self._sockets = Sockets(partial(fixtures.is_started_by, session))
-        self._outsiders = Outsiders()
-        self._generation: object = None
+        self.surroundings = Surroundings(config, self.places, belongings)
         self._death: tuple[object, str] = (None, "")  # of the last: its group's node, its item
         self._filters: list[Any] = []
         self._threads: list[threading.Thread] = []  # from before the first test
@@ -345,10 +340,7 @@ class Controller:
                 "process that asked for them; leave its option out (--forked and the like)"
             )
         if self._refusal is None:
-            outsiders = self._outsiders.look(())
-            kind = self.places.kind(
-                SandboxOptions(), belongings=self.belongings.look(), outsiders=outsiders
-            )
+            kind = self.look_around()(SandboxOptions())
             try:
                 self.client.put_back(kind, self.retried(lambda: self.client.acquire(kind)))
                 self._refusal = ""
@@ -393,9 +385,9 @@ class Controller:
         ``later``: how many test processes will be wanted after this one.
         """
         ahead = max(0, min(later, self.fleet.jobs + 1))
-        kind_for = self.look_around(run.item.session)
+        kind_for = self.look_around()
         kind = kind_for(run.options)
-        if not self.stock.take(run, kind, self._generation, self.fleet.board):
+        if not self.stock.take(run, kind, self.surroundings.generation, self.fleet.board):
             self.retried(lambda: self.launch(run, kind, ahead))
         self.fleet.see_off()
         if later > 0:
@@ -407,7 +399,8 @@ class Controller:
                 return options, kind_for(options)
 
             acquire = partial(self.client.acquire, ahead=ahead)
-            kind = self.stock.refill(run, kind, self._generation, key_of, acquire)
+            generation = self.surroundings.generation
+            kind = self.stock.refill(run, kind, generation, key_of, acquire)
             with contextlib.suppress(SandboxError):  # whoever acquires one will be told
                 self.client.prefetch(kind, ahead=ahead)
         self.fleet.reap()  # now that the next ones are on their way: an exit takes a millisecond
@@ -458,24 +451,10 @@ class Controller:
         except SandboxError as error:
             self.not_copied.append(f"what {run.item.nodeid} has written: {error}")
 
-    def look_around(self, session: pytest.Session) -> Callable[[SandboxOptions], Kind]:
-        """What kinds of sandboxes there are to be now, after what broad-scoped fixtures have done."""
-        before, self._generation = self._generation, fixtures.generation(session)
-        pids = procstat.children()
-        others = set(pids or ()).difference(self.fleet.pids(), self.stock.pids())
-        outsiders = self._outsiders.look(others)
-        started = children.look(each.pid for each in outsiders if each.is_listed)
-        if started != self.config.stash.get(children.children_key, {}):
-            self.config.stash[children.children_key] = started
-            self.stock.end()  # whose processes know of others
-        # A child may serve a new socket at any time.
-        anew = self._generation != before or pids is None or bool(started)
-        return partial(
-            self.places.kind,
-            sockets=self._sockets.look(anew=anew),
-            belongings=self.belongings.look(),
-            outsiders=outsiders,
-        )
+    def look_around(self) -> Callable[[SandboxOptions], Kind]:
+        """The kind of sandbox, by a test's options, that there is to be now."""
+        # Test processes of before would know of other children than there are.
+        return self.surroundings.look([*self.fleet.pids(), *self.stock.pids()], self.stock.end)
 
     def retried(self, attempt: Callable[[], T]) -> T:
         """The attempt's result, of another one where it has failed, with a new supervisor.

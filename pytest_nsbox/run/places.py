@@ -31,15 +31,20 @@ class Places:
         sockets: tuple[Socket, ...] = (),
         belongings: tuple[Belonging, ...] = (),
         outsiders: tuple[Outsider, ...] = (),
+        shared: tuple[str, ...] = (),
     ) -> Kind:
-        """The kind of sandbox that an item with these options needs now: of equal ones one object."""
+        """The kind of sandbox that an item with these options needs now: of equal ones one object.
+
+        ``shared``: directories that are the host's own in there, and not copies of them.
+        """
         basetemp = basetemp_of(self.config)
         places = (current_directory(), basetemp, tuple(sys.path), os.environ.get("TMPDIR"))
-        key = (options, places, sockets, belongings, outsiders)
+        key = (options, places, sockets, belongings, outsiders, shared)
         kind = self._kinds.get(key)
         if kind is None:
             kind = kind_of(options, self.visible(basetemp), self.real)
             kind = kind._replace(sockets=sockets, belongings=belongings, outsiders=outsiders)
+            kind = kind._replace(bind=(*((path, path, False) for path in shared), *kind.bind))
             self._kinds[key] = kind
         return kind
 

@@ -17,9 +17,7 @@ from typing import NamedTuple, NoReturn
 
 from pytest_nsbox.kernel.syscalls import (
     CLONE_NEWPID,
-    PR_SET_PDEATHSIG,
     drop_bounding,
-    prctl,
     setns,
 )
 from pytest_nsbox.sandbox import channel, descriptors, privileges, terminal
@@ -418,7 +416,6 @@ class Sandbox:
         if client.can_be_typed_on:
             terminal.forbid_typing()
         privileges.drop(client.keep_capabilities, client.other_capabilities)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # cleared by every change of credentials
         if cwd:
             os.chdir(cwd)
         else:

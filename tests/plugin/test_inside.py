@@ -61,6 +61,17 @@ assert sandbox.processes() == []
     )
 
 
+def test_no_signal_is_to_come_with_the_end_of_its_parent(run_body: RunBody) -> None:
+    run_body(
+        """
+        import ctypes
+        found = ctypes.c_int(-1)
+        assert ctypes.CDLL(None).prctl(2, ctypes.byref(found)) == 0  # PR_GET_PDEATHSIG
+        assert found.value == 0
+        """.replace("        ", "")
+    )
+
+
 # ----------------------------------------------------------------------- files
 
 

@@ -210,6 +210,80 @@ def test_a_user_still_mounts_a_proc_of_his_own(
     run_pytest("--nsbox=all").assert_outcomes(passed=1)
 
 
+_FILES = """
+    import os, shutil, subprocess, sys, tempfile
+    from pathlib import Path
+    import pytest
+
+    # What it is asked for on its standard input it moves to where it answers.
+    PROGRAM = "import os, sys\\nfor line in sys.stdin: print(os.listdir(line.strip()), flush=True)"
+
+    @pytest.fixture(scope="session")
+    def place(tmp_path_factory):
+        PLACE
+
+    @pytest.fixture(scope="session")
+    def server(place):
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM ARGUMENTS], cwd=CWD,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as server:
+            def ask():
+                print(place, file=server.stdin, flush=True)
+                return server.stdout.readline().strip()
+            yield ask
+            server.kill()
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(server, place, number):
+        assert server() == "[]"
+        (place / "file").write_text("x")
+        assert server() == "['file']"
+        (place / "file").unlink()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cwd"), [(", place", "None"), (", f'--in={place}'", "None"), ("", "place")]
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "return tmp_path_factory.mktemp('served')",
+        "path = Path(tempfile.mkdtemp(dir='/tmp')); yield path; shutil.rmtree(path)",
+    ],
+    ids=["basetemp", "tmp"],
+)
+def test_a_directory_that_it_serves_is_shared(
+    pytester: pytest.Pytester, run_pytest: RunPytest, place: str, arguments: str, cwd: str
+) -> None:
+    suite = _FILES.replace("PLACE", place).replace("ARGUMENTS", arguments).replace("CWD", cwd)
+    pytester.makepyfile(suite)
+    run_pytest("--nsbox=all").assert_outcomes(passed=4)
+
+
+def test_other_directories_of_temporary_ones_are_pristine_for_each_test(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile(
+        _FILES.replace("PLACE", "return tmp_path_factory.mktemp('served')")
+        .replace("ARGUMENTS", ", place")
+        .replace("CWD", "tmp_path_factory.getbasetemp()")
+        .replace("def server(place)", "def server(place, tmp_path_factory)")
+        + """
+    @pytest.fixture(scope="session")
+    def other(tmp_path_factory):
+        return tmp_path_factory.mktemp("other")
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_other(server, other, number):
+        assert os.listdir(other) == []
+        (other / "file").write_text("x")
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=7)
+
+
 def test_after_it_has_ended_nothing_stands_in_for_it(
     pytester: pytest.Pytester, run_pytest: RunPytest
 ) -> None:
