@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -24,6 +25,7 @@ class Surroundings:
     def __init__(self, config: pytest.Config, places: Places, belongings: Belongings) -> None:
         self.config = config
         self._session: pytest.Session = config.pluginmanager.getplugin("session")
+        self._pid = os.getpid()
         self._places = places
         self._belongings = belongings
         self._sockets = Sockets(partial(fixtures.is_started_by, self._session))
@@ -41,7 +43,7 @@ class Surroundings:
         before, self.generation = self.generation, fixtures.generation(self._session)
         pids = procstat.children()
         outsiders = self._outsiders.look(set(pids or ()).difference(ours))
-        started = children.look(each.pid for each in outsiders if each.is_listed)
+        started = children.look(each.pid for each in outsiders if each.pid != self._pid)
         if started != self.config.stash.get(children.children_key, {}):
             self.config.stash[children.children_key] = started
             at_other_children()

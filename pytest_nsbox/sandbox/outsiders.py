@@ -14,6 +14,9 @@ from typing import NamedTuple
 from pytest_nsbox.kernel import procstat
 
 
+_MOST_LISTED = 8  # children: each costs every sandbox a fork
+
+
 class Outsider(NamedTuple):
     """One of them."""
 
@@ -51,6 +54,8 @@ class Outsiders:
             pid: self._known.get(pid) or _outsider(pid, is_listed=True) for pid in children
         }
         found = [each for each in self._known.values() if each is not None]
+        if len(found) > _MOST_LISTED:
+            found = [each._replace(is_listed=False) for each in found]
         if self._me is not None:
             found.append(self._me)
         # Whose pids are not those of init and of the test process (pytest may be a container's init).

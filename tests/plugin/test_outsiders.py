@@ -46,6 +46,30 @@ def test_a_process_of_a_broad_scoped_fixture_is_alive_in_every_test(
     run_pytest("--nsbox=all", f"--nsbox-jobs={jobs}").assert_outcomes(passed=6)
 
 
+def test_many_processes_are_alive_as_well(pytester: pytest.Pytester, run_pytest: RunPytest) -> None:
+    pytester.makepyfile(
+        """
+        import os, subprocess
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def servers():
+            servers = [subprocess.Popen(["sleep", "600"]) for number in range(12)]
+            yield servers
+            for server in servers:
+                server.kill()
+                server.wait()
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(servers, number):
+            assert [server.poll() for server in servers] == [None] * 12
+            for server in servers:
+                os.kill(server.pid, 0)
+        """
+    )
+    run_pytest("--nsbox=all").assert_outcomes(passed=4)
+
+
 def test_what_procfs_says_of_it_is_true(pytester: pytest.Pytester, run_pytest: RunPytest) -> None:
     pytester.makepyfile(
         _SERVER
