@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from pytest_nsbox.kernel import procstat
 
-
 _MOST_LISTED = 8  # children: each costs every sandbox a fork
 
 
