@@ -7,9 +7,9 @@ process at a time may use them; with several each would read what the others wro
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
-from typing import IO, Any
+from io import FileIO
+from typing import Any
 
 import pytest
 from _pytest.capture import EncodedFile, FDCapture
@@ -23,11 +23,9 @@ class Output:
         self.captures = _captures(config)
         self.replaced: list[object] = []
         # Like pytest's own: without a name, on the host, for they may grow large.
-        self.files: list[IO[bytes]] = (
-            [tempfile.TemporaryFile(buffering=0) for _ in self.captures]  # noqa: SIM115
-            if fds is None
-            else [open(fd, "r+b", buffering=0) for fd in fds]  # noqa: SIM115
-        )
+        if fds is None:
+            fds = [_unnamed() for _ in self.captures]
+        self.files = [FileIO(fd, "r+b") for fd in fds]
 
     def use(self) -> None:
         """In the test process: capture into them. Capturing is suspended between two items."""
@@ -47,6 +45,18 @@ class Output:
     def close(self) -> None:
         for file in self.files:
             file.close()
+
+
+def _unnamed() -> int:
+    """An fd of a new file without a name; not by ``tempfile``, which a fixture may have faked."""
+    directory = os.environ.get("TMPDIR", "/tmp")
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # some filesystems have no such files
+        path = os.path.join(directory, f"nsbox-{os.getpid()}-{os.urandom(8).hex()}")
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        return fd
 
 
 def _captures(config: pytest.Config) -> list[Any]:

@@ -124,18 +124,23 @@ SESSION = """
 """
 
 
-def test_fakes_of_function_and_class(pytester: pytest.Pytester, both: Both) -> None:
+@pytest.fixture(params=["--nsbox-jobs=1", "--nsbox-jobs=2"])
+def jobs(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_fakes_of_function_and_class(pytester: pytest.Pytester, both: Both, jobs: str) -> None:
     pytester.makepyfile(SUITE)
-    both(["-v"]).runs[0].assert_outcomes(passed=9, failed=2)
+    both(["-v", jobs]).runs[0].assert_outcomes(passed=9, failed=2)
 
 
-def test_fakes_of_a_module(pytester: pytest.Pytester, both: Both) -> None:
+def test_fakes_of_a_module(pytester: pytest.Pytester, both: Both, jobs: str) -> None:
     pytester.makepyfile(test_a=MODULE, test_b="import os\ndef test_b(): os.stat('/etc/passwd')")
-    both(["-v"]).runs[0].assert_outcomes(passed=5)
+    both(["-v", jobs]).runs[0].assert_outcomes(passed=5)
     assert not (pytester.path / "of_class").exists()
 
 
-def test_a_fake_of_the_session(pytester: pytest.Pytester, both: Both) -> None:
+def test_a_fake_of_the_session(pytester: pytest.Pytester, both: Both, jobs: str) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_a=SESSION, test_b=SESSION)
-    both(["-v"]).runs[0].assert_outcomes(passed=4)
+    both(["-v", jobs]).runs[0].assert_outcomes(passed=4)

@@ -17,5 +17,13 @@ class Adapter:
 
     @pytest.hookimpl
     def pytest_nsbox_setup(self) -> None:
-        if Patcher.PATCHER is not None:  # paused after every test's teardown
-            Patcher.PATCHER.resume()
+        _resume()
+
+    @pytest.hookimpl
+    def pytest_nsbox_apply(self) -> None:
+        _resume()  # for the teardown of those
+
+
+def _resume() -> None:
+    if Patcher.PATCHER is not None:  # paused with every report
+        Patcher.PATCHER.resume()
