@@ -215,6 +215,7 @@ ALIKE = """
         status = open("/proc/self/status").read()
         fields = ("Cap", "NoNewPrivs", "Seccomp:", "Uid", "Gid", "Groups", "Sig", "Shd")
         found = [line for line in status.splitlines() if line.startswith(fields)]
+        found = [line for line in found if not line.startswith("SigQ")]  # of all the user's processes
         found.append((os.getpid(), os.getppid(), os.getpgrp(), os.getcwd(), os.umask(0)))
         links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
         found.append(sorted(
