@@ -493,10 +493,10 @@ def test_what_pytester_offers(pytester: pytest.Pytester, same_as_bare: SameAsBar
             result.stdout.fnmatch_lines(["*::test_a"])
             assert pytester.runpython_c("print('word')").outlines == ["word"]
         def test_terminal(pytester):
-            child = pytester.spawn("cat")
-            child.sendline("word")
+            import pexpect
+            child = pytester.spawn("echo word")
             child.expect("word")
-            child.sendeof()
+            child.expect(pexpect.EOF)  # all of it is in spawn.out
             assert child.wait() == 0
         def test_files(pytester):
             pytester.makefile(".txt", data="text")
