@@ -25,11 +25,7 @@ from pytest_nsbox.run.basetemp import basetemp_of, directories_of, make_basetemp
 from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
 from pytest_nsbox.run.group import Group, group_of, may_run_ahead, scope_node
-from pytest_nsbox.run.item import (
-    ItemRun,
-    Share,
-    runs_bare,
-)
+from pytest_nsbox.run.item import ItemRun, Share, runs_bare
 from pytest_nsbox.run.places import Places
 from pytest_nsbox.run.stock import Stock
 from pytest_nsbox.run.surroundings import Surroundings

@@ -43,8 +43,12 @@ class Places:
         kind = self._kinds.get(key)
         if kind is None:
             kind = kind_of(options, self.visible(basetemp), self.real)
-            kind = kind._replace(sockets=sockets, belongings=belongings, outsiders=outsiders)
-            kind = kind._replace(bind=(*((path, path, False) for path in shared), *kind.bind))
+            kind = kind._replace(
+                sockets=sockets,
+                belongings=belongings,
+                outsiders=outsiders,
+                bind=(*((path, path, False) for path in shared), *kind.bind),
+            )
             self._kinds[key] = kind
         return kind
 
