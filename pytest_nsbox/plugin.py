@@ -16,6 +16,7 @@ from pytest_nsbox.sandbox.belongings import Belongings
 if TYPE_CHECKING:
     from pytest_nsbox.inside import Sandbox
     from pytest_nsbox.run.controller import Controller
+    from pytest_nsbox.sandbox.client import Client
 
 MODES = ("marked", "all", "off")
 UNAVAILABLE = ("error", "skip", "run")
@@ -47,6 +48,7 @@ class Settings:
         self.huge_pages = _choice(config, "nsbox_huge_pages", HUGE_PAGES, "auto")
         self.fork_ahead = _choice(config, "nsbox_fork_ahead", FORK_AHEAD, "auto")
         self.degrade = _degrade(config)
+        self.client: Client | None = None
         self.controller: Controller | None = None
 
     def options(self, item: pytest.Item) -> SandboxOptions | OptionError | None:
@@ -116,6 +118,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     from pytest_nsbox import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
+    # Its assertions are rewritten in all of an installed plugin, which an import does if it is the
+    # first after the installation: 0.1 s here, for modules that make none.
+    getattr(pluginmanager.rewrite_hook, "_must_rewrite", set()).discard("pytest_nsbox")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -207,8 +212,29 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return ", ".join([f"nsbox: {settings.mode}", *filter(None, said)])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Start the supervisor while tests are collected, where all of them are to be sandboxed."""
+    config = session.config
+    settings = config.stash[settings_key]
+    distributes = config.pluginmanager.hasplugin("dsession")  # to xdist's workers
+    if settings.mode == "all" and not (config.option.collectonly or distributes):
+        _start_supervisor(config, settings)
+
+
+def _start_supervisor(config: pytest.Config, settings: Settings) -> None:
+    """Start it, if there is none: it takes longer to be ready than our own imports."""
+    if settings.client is None and sys.platform == "linux":
+        from pytest_nsbox.sandbox.client import Client, SandboxError
+
+        settings.client = Client(settings.degrade)
+        config.add_cleanup(settings.client.stop)
+        with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
+            settings.client.start()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the supervisor while pytest prepares the first test, if there is one to sandbox."""
+    """Be ready to run what is to be sandboxed, if anything is."""
     config = session.config
     settings = config.stash[settings_key]
     found = [settings.options(item) for item in session.items] if settings.mode != "off" else []
@@ -218,20 +244,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             raise pytest.UsageError(*errors)
         return
     many = sum(isinstance(options, SandboxOptions) for options in found)
-    if many and sys.platform == "linux":
-        from pytest_nsbox.sandbox.client import Client, SandboxError
-
-        client = Client(settings.degrade)
-        config.add_cleanup(client.stop)
-        with contextlib.suppress(SandboxError):  # whoever acquires a sandbox will be told
-            client.start()  # before the imports, which take as long
-
+    if many:
+        _start_supervisor(config, settings)
+    if many and settings.client is not None:
         from pytest_nsbox.run import timing
         from pytest_nsbox.run.controller import Controller
 
         controller = Controller(
             config,
-            client,
+            settings.client,
             settings.options,
             settings.unavailable,
             config.stash[belongings_key],

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 import struct
 from collections.abc import Callable, Sequence
@@ -303,7 +302,7 @@ def fork(flags: int) -> int:
     stores its thread id where the C library looks for it, as the library's own fork does.
     Fails with ENOSYS where the numbers of this architecture are not known to us.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _CLONE:
         what = f"{machine}, where we know it on {', '.join(_CLONE)}"
         raise SyscallError(errno.ENOSYS, "clone", what)

@@ -450,7 +450,8 @@ class Controller:
     def look_around(self) -> Callable[[SandboxOptions], Kind]:
         """The kind of sandbox, by a test's options, that there is to be now."""
         # Test processes of before would know of other children than there are.
-        return self.surroundings.look([*self.fleet.pids(), *self.stock.pids()], self.stock.end)
+        ours = [*self.fleet.pids(), *self.stock.pids(), *self.client.pids()]
+        return self.surroundings.look(ours, self.stock.end)
 
     def retried(self, attempt: Callable[[], T]) -> T:
         """The attempt's result, of another one where it has failed, with a new supervisor.

@@ -167,21 +167,39 @@ def _set_up_for(item: Any, names: Sequence[str]) -> None:
 
 
 def is_set_up(item: Any) -> bool:
-    """Whether the collectors and broad-scoped fixtures of the item are all there already."""
+    """Whether nothing is left to do for the item's collectors and broad-scoped fixtures.
+
+    A collector that does nothing when it is set up need not be active: see ``enter``.
+    """
     stack = item.session._setupstate.stack
     return all(
-        node in stack and stack[node][1] is None for node in item.listchain()[:-1]
+        stack[node][1] is None if node in stack else _inherits(node, "setup")
+        for node in item.listchain()[:-1]
     ) and not any(_is_new(item, name) for name in broad_fixtures(item))
+
+
+def enter(item: pytest.Item) -> None:
+    """Make an item for which ``is_set_up`` an active node, with its collectors."""
+    state: SetupState = item.session._setupstate
+    if item.parent not in state.stack:
+        # setup() takes an Item, but asks only for its listchain().
+        SetupState.setup(state, item.parent)  # type: ignore[arg-type]
+    activate(item)
 
 
 def tears_down(session: pytest.Session, nextitem: pytest.Item | None) -> bool:
     """Whether anything is torn down before the next item: a fixture, or a collector that wants it."""
     needed = set(nextitem.listchain()) if nextitem is not None else set()
     return any(
-        len(finalizers) > 1 or type(node).teardown is not pytest.Collector.teardown
+        len(finalizers) > 1 or not _inherits(node, "teardown")
         for node, (finalizers, _) in session._setupstate.stack.items()
         if node not in needed and not isinstance(node, pytest.Item)
     )
+
+
+def _inherits(node: Any, name: str) -> bool:
+    """Whether a collector's setup or teardown is that of every node, which does nothing."""
+    return getattr(type(node), name) is getattr(pytest.Collector, name) and name not in vars(node)
 
 
 def leave(session: pytest.Session, nextitem: pytest.Item | None) -> None:
@@ -205,10 +223,13 @@ def hand_over_late_exceptions(config: pytest.Config) -> None:
 
 
 def generation(session: pytest.Session) -> object:
-    """A value that is another one after collectors or fixtures have been set up or torn down."""
-    stack = session._setupstate.stack
-    broad = ((n, len(finalizers)) for n, (finalizers, _) in stack.items())
-    return [entry for entry in broad if not isinstance(entry[0], pytest.Item)]
+    """A value that is another one after anything of collectors or fixtures was set up or torn down."""
+    return [
+        (node, len(finalizers))
+        for node, (finalizers, failure) in session._setupstate.stack.items()
+        if not isinstance(node, pytest.Item)
+        and (len(finalizers) > 1 or failure is not None or not _inherits(node, "setup"))
+    ]
 
 
 def is_started_by(session: pytest.Session, environment: Mapping[str, str]) -> bool:
@@ -307,6 +328,11 @@ class TestProcessState(SetupState):
     def setup(self, item: pytest.Item) -> None:
         self.on_setup()  # here the controller's share would have been, bare
         super().setup(item)
+
+    def begin_at(self, item: pytest.Item) -> None:
+        """Let none be active that the item has not; those that it has besides do nothing."""
+        needed = set(item.listchain())
+        self.stack = {node: entry for node, entry in self.stack.items() if node in needed}
 
     def teardown_exact(self, nextitem: pytest.Item | None) -> None:
         # Whatever has a finalizer on this stack was set up in this process: all of it goes with its

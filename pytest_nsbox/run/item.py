@@ -119,7 +119,7 @@ class ItemRun:
         node, others = (self.group.node, self.group.others) if self.group else (None, ())
         if self.group is None and fixtures.is_set_up(item):
             # The hooks of pytest would be half a millisecond for nothing.
-            fixtures.activate(item)
+            fixtures.enter(item)
             tell = functools.partial(self.ihook.pytest_nsbox_setup, item=item)
             self.broad = CallInfo.from_call(tell, when="setup", reraise=_RERAISE)
             inherited.forget(self.config)

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import sys
-import tracemalloc
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -225,8 +224,11 @@ def with_frames(error: BaseException, frames: list[Frame]) -> BaseException:
 def warning_to_send(warning: warnings.WarningMessage) -> dict[str, Any]:
     """What of a warning can be sent."""
     text, has_source = str(warning.message), warning.source is not None
-    if has_source and tracemalloc.is_tracing():
-        text, has_source = text + tracemalloc_message(warning.source), False
+    if has_source:
+        import tracemalloc  # with pickle, three milliseconds
+
+        if tracemalloc.is_tracing():
+            text, has_source = text + tracemalloc_message(warning.source), False
     return {
         "text": text,
         "module": warning.category.__module__,

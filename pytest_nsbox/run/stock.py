@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -113,8 +112,11 @@ class Stock:
         if not (self._may_be_used and _is_usual(run) and self._knows(run)):
             return kind
         coming = self._following(run.item, max(_WORTH, self.jobs + _SPARE + 1))
-        if self._template is not None and self._template.generation != generation:
-            self.end()
+        if self._template is not None:
+            if self._template.generation != generation or self._template.is_ending:
+                self.end()
+            elif not coming and not self._template.stock:
+                self._template.let_end()
         try:
             if self._template is None:
                 if len(coming) < _WORTH or threading.active_count() > 1:
@@ -176,10 +178,19 @@ class Stock:
         return run.item in self._indices and (run.nextitem is None or run.nextitem in self._indices)
 
     def _following(self, item: pytest.Item, most: int) -> list[pytest.Item]:
-        """The items in a row that come after that one and have its parent, at most so many."""
+        """The items in a row that come after that one, nothing being set up or torn down between.
+
+        At most so many; a new fixture of an item with the parent of the one before goes unnoticed here.
+        """
+        session, found, parent = item.session, [], item.parent
         first = self._indices[item] + 1
-        after = item.session.items[first : first + most]
-        return list(takewhile(lambda other: other.parent is item.parent, after))
+        for other in session.items[first : first + most]:
+            if other.parent is not parent:
+                if fixtures.tears_down(session, other) or not fixtures.is_set_up(other):
+                    break
+                parent = other.parent
+            found.append(other)
+        return found
 
 
 def _is_usual(run: ItemRun) -> bool:

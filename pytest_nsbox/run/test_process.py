@@ -170,6 +170,7 @@ class TestProcess:
         order = self.home.answer()
         if (spent := timing.of(self.config)) is not None:
             spent.skip()
+        self.state.begin_at(self.session.items[order["run"]])
         self.obey(order)
 
     def become_test_process(self, *, log: bool) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from statistics import median
 from typing import Any
 
 import pytest
@@ -74,6 +73,8 @@ class Timing:
 
     def lines(self) -> list[str]:
         """The table of medians, in milliseconds; a step that never was is not in it."""
+        from statistics import median  # two milliseconds, in a run that has time
+
         self.roll()
         said = ["medians over the tests of this run, in ms"]
         for title, steps, spent in (

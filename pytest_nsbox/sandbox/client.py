@@ -149,6 +149,10 @@ class Client:
             self._starter.wait()
             self._starter = None
 
+    def pids(self) -> list[int]:
+        """Of the children that we have for a while, while the supervisor starts."""
+        return [] if self._starter is None else [self._starter.pid]
+
     def acquire(self, kind: Kind, *, ahead: int = 0) -> Sandbox:
         """A sandbox of that kind; ``ahead``: how many more the supervisor may make for later.
 

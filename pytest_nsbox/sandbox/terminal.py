@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
 import signal
 import termios
 from collections.abc import Iterator
@@ -87,5 +86,5 @@ def _filter(
 
 
 _FILTER = SockFprog(
-    list(_filter(_IOCTL.get(platform.machine(), ()), (termios.TIOCSTI, _TIOCLINUX)))
+    list(_filter(_IOCTL.get(os.uname().machine, ()), (termios.TIOCSTI, _TIOCLINUX)))
 )
