@@ -274,8 +274,9 @@ def launch(
     threads = run.share.threads()
     holds = run.group is not None and run.group.runs_ahead and not in_step
 
-    def be_test_process(beginning: start.Beginning) -> NoReturn:
+    def be_test_process() -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        ends.close_pipes()
         in_child()
         forked.freeze()
 
@@ -288,16 +289,22 @@ def launch(
         def act(process: child.TestProcess) -> None:
             process.run(run.item, run.nextitem, log=run.is_logged)
 
+        beginning = start.Beginning.of(theirs, last_words, held)
         beginning.be(config, run.options, sandbox.enter, cwd, make, act)
 
     with uninterrupted() as mask:
         try:
             last_words, held = wire.LastWords(), wire.Held() if holds else None
-            pid, ends = start.fork(
-                config, sandbox.fork, be_test_process, last_words, own_output=own_output, held=held
-            )
+            ends, theirs = start.connect(config, own_output=own_output)
         except OSError as error:
-            raise SandboxError(f"cannot fork into the sandbox: {error}") from error
+            raise SandboxError(f"cannot make pipes for the test process: {error}") from error
+        try:
+            pid = sandbox.fork(be_test_process)
+        except BaseException:
+            ends.close()
+            raise
+        finally:
+            theirs.close_pipes()
         timing.mark(config, "fork")
         fixtures.hand_over_late_exceptions(config)
         board(Flight(run, sandbox, ends.running(pid, last_words), ends.output, held))

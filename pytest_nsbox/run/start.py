@@ -23,25 +23,27 @@ from pytest_nsbox.run.running import Running
 
 
 class Ends(NamedTuple):
-    """The controller's ends of what it shares with a test process."""
+    """The controller's ends of what it shares with a test process, or the test process's.
 
-    reports: int  # to read from
-    answers: int  # to write to
+    Those of the pipes are different ones, the files are the same.
+    """
+
+    reports: int  # which the test process writes
+    answers: int  # which it reads
     stacks: int  # a memfd, for faulthandler
     output: Output | None  # its captured output, where that is not in the controller's files
 
     def running(self, pid: int, last_words: wire.LastWords) -> Running:
         """The test process, which starts now. Raises OSError, and then it is killed, and all closed."""
-        ends = self.reports, self.answers, self.stacks
         try:
-            return Running(pid, *ends, last_words, time.monotonic())
+            return Running(pid, *self[:3], last_words, time.monotonic())
         except OSError:
             self.close()
             raise
 
     def fds(self) -> list[int]:
         files = self.output.files if self.output is not None else ()
-        return [self.reports, self.answers, self.stacks, *(file.fileno() for file in files)]
+        return [*self[:3], *(file.fileno() for file in files)]
 
     @classmethod
     def received(cls, config: pytest.Config, fds: Sequence[int]) -> Ends:
@@ -49,19 +51,49 @@ class Ends(NamedTuple):
         output = Output(config, fds[3:]) if fds[3:] else None
         return cls(fds[0], fds[1], fds[2], output)
 
+    def close_pipes(self) -> None:
+        os.close(self.reports)
+        os.close(self.answers)
+
     def close(self) -> None:
+        self.close_pipes()
+        os.close(self.stacks)
         if self.output is not None:
             self.output.close()
-        for fd in self[:3]:
-            os.close(fd)
+
+
+def connect(config: pytest.Config, *, own_output: bool) -> tuple[Ends, Ends]:
+    """What a controller and a test process are to share: its ends, and those of the test process.
+
+    ``own_output``: its captured output is to have files of its own.  Raises OSError.
+    """
+    with contextlib.ExitStack() as undo:
+        # Pipes and not a socket pair: a test may list its process' connections.
+        reports, send_reports = os.pipe()
+        undo.callback(os.close, reports)
+        undo.callback(os.close, send_reports)
+        read_answers, answers = os.pipe()
+        undo.callback(os.close, read_answers)
+        undo.callback(os.close, answers)
+        stacks = os.memfd_create("nsbox-stacks")
+        undo.callback(os.close, stacks)
+        output = Output(config) if own_output else None
+        undo.pop_all()
+    both = stacks, output
+    return Ends(reports, answers, *both), Ends(send_reports, read_answers, *both)
 
 
 class Beginning(NamedTuple):
     """What a test process begins with."""
 
+    ends: Ends
     home: Home
-    stacks: int
-    output: Output | None
+
+    @classmethod
+    def of(cls, ends: Ends, last_words: wire.LastWords, held: wire.Held | None = None) -> Beginning:
+        """``last_words``, ``held``: memory that it shares with its controller."""
+        writer = wire.Writer(ends.reports, held)
+        return cls(ends, Home(writer, ends.answers, last_words))
 
     def be(
         self,
@@ -77,15 +109,15 @@ class Beginning(NamedTuple):
         try:
             if (spent := timing.of(config)) is not None:
                 spent.begin_child()
-            if self.output is not None:
-                self.output.use()
+            if self.ends.output is not None:
+                self.ends.output.use()
             enter(cwd)
             timing.mark(config, "enter")
             forked.adopt(config, options)
             if options.timeout:
-                faulthandler.register(child.STACKS_SIGNAL, self.stacks, all_threads=True)
+                faulthandler.register(child.STACKS_SIGNAL, self.ends.stacks, all_threads=True)
             if faulthandler.is_enabled():  # a crash goes into its report, not on the terminal
-                faulthandler.enable(self.stacks)
+                faulthandler.enable(self.ends.stacks)
             process = make()
             process.begin(options, self.home)
             timing.mark(config, "adopt")
@@ -99,42 +131,3 @@ class Beginning(NamedTuple):
                 with contextlib.suppress(BaseException):
                     stream.flush()
             _exit(status)
-
-
-def fork(
-    config: pytest.Config,
-    fork_into: Callable[[Callable[[], NoReturn]], int],
-    be: Callable[[Beginning], NoReturn],
-    last_words: wire.LastWords,
-    *,
-    own_output: bool,
-    held: wire.Held | None = None,
-) -> tuple[int, Ends]:
-    """Fork a test process that does ``be``: its pid, and what leads to it. Raises OSError.
-
-    ``fork_into`` forks a child that is about to be in a sandbox.
-    """
-    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        # Pipes and not a socket pair: a test may list its process' connections.
-        reports, send_reports = os.pipe()
-        ours.callback(os.close, reports)
-        theirs.callback(os.close, send_reports)
-        read_answers, answers = os.pipe()
-        ours.callback(os.close, answers)
-        theirs.callback(os.close, read_answers)
-        stacks = os.memfd_create("nsbox-stacks")
-        ours.callback(os.close, stacks)
-        output = None
-        if own_output:
-            output = Output(config)
-            ours.callback(output.close)
-
-        def begin() -> NoReturn:
-            os.close(reports)
-            os.close(answers)
-            home = Home(wire.Writer(send_reports, held), read_answers, last_words)
-            be(Beginning(home, stacks, output))
-
-        pid = fork_into(begin)
-        ours.pop_all()
-    return pid, Ends(reports, answers, stacks, output)

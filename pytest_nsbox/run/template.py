@@ -19,6 +19,7 @@ import socket
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from posix import _exit  # not os._exit: a test may replace that, coverage saves its data in it
 from typing import Any, NamedTuple, NoReturn
 
@@ -62,6 +63,19 @@ class _Slot:
         return self.user.is_gone and self.words.is_heard
 
 
+class _Asked(NamedTuple):
+    """A test process that is to come."""
+
+    key: Key
+    sandbox: Sandbox
+    ends: start.Ends
+    slot: _Slot
+
+    def give_up(self) -> None:
+        self.ends.close()
+        _close(self.sandbox)
+
+
 class Template:
     """The controller's side of one."""
 
@@ -83,15 +97,16 @@ class Template:
         Raises OSError, SandboxError.
         """
         self.config = config
+        self.own_output = own_output
         self.generation = generation
         self.is_ending = False  # for there is nothing more for it to do
-        self.asked: deque[tuple[Key, Sandbox, _Slot]] = deque()
+        self.asked: deque[_Asked] = deque()
         self.ready: deque[tuple[Key, Ready]] = deque()
         # Of all of them, made now: memory that is not shared by a fork would need an fd.
         self._slots = [_Slot(number) for number in range(many)]
         self._socket, theirs = channel.pair()
         self._socket.settimeout(_ANSWER_SECONDS)
-        server = _Server(config, client, options_of, filters, theirs, own_output, collapses)
+        server = _Server(config, client, options_of, filters, theirs, collapses)
         words = [slot.words for slot in self._slots]
 
         def serve() -> NoReturn:
@@ -124,11 +139,19 @@ class Template:
             "kinds": sandbox.kinds,
         }
         try:
-            channel.send(self._socket, request, list(sandbox.fds()))
+            ends, theirs = start.connect(self.config, own_output=self.own_output)
         except OSError as error:
             _close(sandbox)
+            raise SandboxError(f"cannot make pipes for a test process: {error}") from error
+        asked = _Asked(key, sandbox, ends, free)
+        try:
+            channel.send(self._socket, request, [*theirs.fds(), *sandbox.fds()])
+        except OSError as error:
+            asked.give_up()
             raise SandboxError(f"the template of test processes has gone: {error}") from error
-        self.asked.append((key, sandbox, free))
+        finally:
+            theirs.close_pipes()
+        self.asked.append(asked)
         return True
 
     @property
@@ -157,24 +180,23 @@ class Template:
         return None
 
     def _collect(self) -> None:
-        """Take in the answer to the oldest question."""
+        """Take in the answer to the oldest question: a pid, or why there is none."""
         try:
-            answer, fds = channel.receive(self._socket)
-        except (EOFError, OSError) as error:  # the sandbox is closed in ``end``
+            answer, _ = channel.take(self._socket)
+        except (EOFError, OSError) as error:  # what was asked is given up in ``end``
             self._socket.close()
             raise SandboxError(f"the template of test processes has gone: {error}") from error
-        key, sandbox, slot = self.asked.popleft()
-        if "error" in answer:
-            _close(sandbox)
-            raise SandboxError(answer["error"])
-        ends = start.Ends.received(self.config, fds)
+        asked = self.asked.popleft()
+        if not answer.isdigit():
+            asked.give_up()
+            raise SandboxError(channel.read(answer, [])[0]["error"])
         try:
-            running = ends.running(answer["pid"], slot.words)
+            running = asked.ends.running(int(answer), asked.slot.words)
         except OSError as error:
-            _close(sandbox)
+            _close(asked.sandbox)
             raise SandboxError(f"cannot use a test process of the template: {error}") from error
-        slot.is_asked, slot.user = False, running
-        self.ready.append((key, Ready(sandbox, running, ends)))
+        asked.slot.is_asked, asked.slot.user = False, running
+        self.ready.append((asked.key, Ready(asked.sandbox, running, asked.ends)))
 
     def let_end(self) -> None:
         """Have it ended while there is something else to do: an exit takes a millisecond."""
@@ -191,17 +213,17 @@ class Template:
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
         # Only now: nobody may fork any more into one that is closed, whose PID namespace goes on.
-        for _, sandbox, _ in self.asked:
-            _close(sandbox)
-        self.asked.clear()
+        while self.asked:
+            self.asked.popleft().give_up()
         while self.ready:
             _discard(self.ready.popleft()[1])
 
     def close_fds(self) -> None:
         """In a forked child: let go of what is the controller's."""
         self._socket.close()
-        for _, sandbox, _ in self.asked:
-            sandbox.close_fds()
+        for asked in self.asked:
+            asked.ends.close()
+            asked.sandbox.close_fds()
         for _, ready in self.ready:
             ready.running.close_fds()
             ready.sandbox.close_fds()
@@ -239,14 +261,12 @@ class _Server:
         options_of: Callable[[pytest.Item], object],
         filters: list[Any],
         requests: socket.socket,
-        own_output: bool,
         collapses: bool,
     ) -> None:
         self.config = config
         self.client = client
         self.options_of = options_of
         self.requests = requests
-        self.own_output = own_output
         self.collapses = collapses
         self.controller = os.getpid()
         self.cwd = current_directory()
@@ -257,27 +277,14 @@ class _Server:
         try:
             os.setpgid(0, 0)  # ^C is for pytest
             self.client.forget()
-            inherited = descriptors.inherited({self.requests.fileno()})
+            self.words = words
+            self.inherited = descriptors.inherited({self.requests.fileno()})
             self.process.become_ready()
             forked.freeze()
             if self.collapses:
                 heap.collapse()
-            while True:
-                self.be_mortal()
-                request, fds = channel.receive(self.requests)
-                if (spent := timing.of(self.config)) is not None:
-                    spent.skip()
-                sandbox = Sandbox(self.client, request["sandbox"], request["kinds"], fds)
-                try:
-                    options = self.options(request["item"])
-                    pid, ends = self.fork(options, sandbox, inherited, words[request["slot"]])
-                except OSError as error:
-                    text = f"cannot fork into the sandbox: {error}"
-                    channel.send(self.requests, {"error": text})
-                else:
-                    channel.send(self.requests, {"pid": pid}, ends.fds())
-                    ends.close()
-                sandbox.close_fds()
+            self.be_mortal()
+            self.fork_on()
         except EOFError:
             pass
         except BaseException:
@@ -286,8 +293,50 @@ class _Server:
         finally:
             _exit(0)
 
+    def fork_on(self) -> NoReturn:
+        """Fork for each packet, until there is nobody any more. Raises EOFError then.
+
+        A page that is written to here is a page fault for each test, and a reference that is counted
+        is written: so the packet is not read here but in the child.
+        """
+        spent = timing.of(self.config)
+        requests, client = self.requests, self.client
+        while True:
+            packet, fds = channel.take(requests)
+            if spent is not None:
+                spent.skip()
+            try:
+                if not client.is_close:
+                    client.come_close(fds)
+                    self.be_mortal()
+                pid = client.fork_sibling(fds, partial(self.begin, packet, fds))
+            except OSError as error:
+                text = f"cannot fork into the sandbox: {error}"
+                channel.send(requests, {"error": text})
+            else:
+                requests.send(b"%d" % pid)
+            for fd in fds:
+                os.close(fd)
+
+    def begin(self, packet: bytes, fds: list[int]) -> NoReturn:
+        """Be the test process that is asked for, in the PID namespace of its sandbox already."""
+        self.requests.close()
+        request, fds = channel.read(packet, fds)
+        first = len(fds) - len(request["kinds"]) - 1  # of the sandbox's
+        sandbox = Sandbox(self.client, request["sandbox"], request["kinds"], fds[first:])
+        sandbox.begin(self.inherited)
+        ends = start.Ends.received(self.config, fds[:first])
+        start.Beginning.of(ends, self.words[request["slot"]]).be(
+            self.config,
+            self.options(request["item"]),
+            sandbox.enter,
+            self.cwd,
+            lambda: self.process,
+            child.TestProcess.run_when_told,
+        )
+
     def be_mortal(self) -> None:
-        """End with the controller; said again after each change of credentials, which forgets it."""
+        """End with the controller; said again after a change of credentials, which forgets it."""
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self.controller:
             _exit(0)
@@ -297,26 +346,3 @@ class _Server:
         found = self.options_of(session.items[item])
         assert isinstance(found, SandboxOptions)
         return found
-
-    def fork(
-        self,
-        options: SandboxOptions,
-        sandbox: Sandbox,
-        inherited: list[descriptors.Inherited],
-        words: wire.LastWords,
-    ) -> tuple[int, start.Ends]:
-        def fork_into(begin: Callable[[], NoReturn]) -> int:
-            return sandbox.fork_sibling(begin, inherited)
-
-        def be(beginning: start.Beginning) -> NoReturn:
-            self.requests.close()
-            beginning.be(
-                self.config,
-                options,
-                sandbox.enter,
-                self.cwd,
-                lambda: self.process,
-                child.TestProcess.run_when_told,
-            )
-
-        return start.fork(self.config, fork_into, be, words, own_output=self.own_output)

@@ -49,7 +49,12 @@ def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]]:
-    """The next message and its fds (close-on-exec).
+    """The next message and its fds (close-on-exec). Raises as ``take``."""
+    return read(*take(sock))
+
+
+def take(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """The next packet, of which ``read`` makes a message, and its fds (close-on-exec).
 
     Raises EOFError when the other side has gone, TimeoutError as the socket's timeout says, OSError
     where there is no room for the fds.
@@ -71,11 +76,15 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]]:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if not data:
         raise EOFError("the other side of the channel has gone")
-    body = data[1:]
-    passed = list(fds)
-    if data[:1] == b"m":
-        with open(passed.pop(), "rb") as file:
+    return data, list(fds)
+
+
+def read(packet: bytes, fds: list[int]) -> tuple[Message, list[int]]:
+    """The message of a packet, and its own fds."""
+    body = packet[1:]
+    if packet[:1] == b"m":
+        with open(fds.pop(), "rb") as file:
             file.seek(0)
             body = file.read()
     message: Message = json.loads(body.decode("utf-8", "surrogatepass"))
-    return message, passed
+    return message, fds

@@ -26,6 +26,8 @@ from pytest_nsbox.sandbox.forking import Forker
 from pytest_nsbox.sandbox.outsiders import Outsider
 
 _ANSWER_SECONDS = 60.0
+# Where a sandbox's fds of these are among all: those of the other namespaces come before.
+_USER, _PID = -3, -2
 # The supervisor must not see the user's modules, nor pay for site: it needs the standard library
 # and this package.
 _MAIN = """\
@@ -89,7 +91,7 @@ class Client:
         self._asked_for: Kind | None = None
         self._prefetched: tuple[Kind, Sandbox] | None = None
         self.own_pid_namespace: int | None = None
-        self._is_close = False
+        self.is_close = False  # see come_close
         self.can_be_typed_on = False
         self.notes: dict[str, None] = {}  # what sandboxes leave out, in the order heard of
 
@@ -245,20 +247,30 @@ class Client:
                 os.close(fd)
         self._complaints = self.own_pid_namespace = self._supervisor = None
 
-    def come_close(self, user_namespace: int | None) -> None:
+    def come_close(self, fds: Sequence[int]) -> None:
         """Be for good as near to the sandboxes as one can be who forks into several of them.
 
         In their user namespace, which all sandboxes of one supervisor share, if they have one, and
         without what no test process keeps in its bounding set, which a new user namespace fills.
+        ``fds``: those of a sandbox, or at their end.
         """
-        if self._is_close:
-            return
-        if user_namespace is not None:
+        if not self.privileged:
             with privileges.kept_dumpable():
-                setns(user_namespace)
+                setns(fds[_USER])
         drop_bounding(self.other_capabilities)
         self.other_capabilities = ()
-        self._is_close = True
+        self.is_close = True
+
+    def fork_sibling(self, fds: Sequence[int], run: Callable[[], NoReturn]) -> int:
+        """A child of the caller's parent that does ``run`` in the PID namespace of a sandbox.
+
+        One fork for rootless, too: the caller has come close, and keeps the PID namespace for that of
+        its children.  In the child, call ``Sandbox.begin`` first.  Raises OSError.
+        ``fds``: those of the sandbox, or at their end.
+        """
+        assert self.forker is not None
+        setns(fds[_PID], CLONE_NEWPID)
+        return self.forker.fork_sibling(run)
 
     def prefetched_fds(self) -> Collection[int]:
         """What is open of the sandbox that waits for the next test, if one does."""
@@ -374,25 +386,15 @@ class Sandbox:
         finally:
             setns(own, CLONE_NEWPID)
 
-    def fork_sibling(
-        self, run: Callable[[], NoReturn], inherited: Sequence[descriptors.Inherited]
-    ) -> int:
-        """As ``fork``, by a process that does only this: the child is one of the caller's parent.
+    def begin(self, inherited: Sequence[descriptors.Inherited]) -> None:
+        """In a child that ``Client.fork_sibling`` made: be as if ``fork`` had made it.
 
-        ``inherited``: what the caller has open of the host's.  One fork for rootless, too: the caller
-        stays in the user namespace, and has the last child's PID namespace for that of its children.
+        ``inherited``: what the caller has open of the host's.
         """
-        forker = self._client.forker
-        assert forker is not None
         self._inherited = inherited
-        user = self._namespaces.pop("user", None)
-        try:
-            self._client.come_close(user)
-        finally:
-            if user is not None:
-                os.close(user)
-        setns(self._namespaces["pid"], CLONE_NEWPID)
-        return forker.fork_sibling(run)
+        user = self._namespaces.pop("user", None)  # in which we are
+        if user is not None:
+            os.close(user)
 
     def _join_all(self) -> None:
         self._join()

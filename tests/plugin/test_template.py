@@ -310,12 +310,12 @@ def test_a_template_that_cannot_fork_is_done_without_and_told(
     pytester.makeconftest(
         """
         import errno
-        from pytest_nsbox.sandbox.client import Sandbox
+        from pytest_nsbox.sandbox.client import Client
 
         def refused(self, *args):
             raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-        Sandbox.fork_sibling = refused
+        Client.fork_sibling = refused
         """
     )
     pytester.makepyfile(MANY)
