@@ -49,6 +49,7 @@ MOUNT_ATTR_RDONLY = 0x1
 
 # asm-generic/mman-common.h
 MADV_NOHUGEPAGE = 15
+MADV_POPULATE_WRITE = 23
 MADV_COLLAPSE = 25
 
 # linux/prctl.h
@@ -60,7 +61,8 @@ PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_GET_TID_ADDRESS = 40
 
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_OPEN_TREE, _MOVE_MOUNT, _PROCESS_MADVISE, _MOUNT_SETATTR = 428, 429, 440, 442
+_PIDFD_SELF = -10000  # linux/pidfd.h
 _CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220}
 # The order of the last two arguments of the raw clone(2), see its man page.
 _CLONE_TID_LAST = {"aarch64", "riscv64"}
@@ -211,6 +213,22 @@ def madvise(address: int, length: int, advice: int) -> None:
     """madvise(2), of memory of our own."""
     result = _libc.madvise(address, length, advice)
     _check(result, "madvise", f"{address:#x}, {length}, {advice}")
+
+
+def process_madvise(iovecs: int, count: int, advice: int) -> None:
+    """process_madvise(2), of memory of our own: ``count`` times a struct iovec, at that address.
+
+    At most 1,024 of them. Any advice is allowed since Linux 6.13, to ``PIDFD_SELF`` since 6.14.
+    """
+    result = _libc.syscall(
+        ctypes.c_long(_PROCESS_MADVISE),
+        ctypes.c_int(_PIDFD_SELF),
+        ctypes.c_void_p(iovecs),
+        ctypes.c_ulong(count),
+        ctypes.c_int(advice),
+        ctypes.c_uint(0),
+    )
+    _check(result, "process_madvise", f"{count} ranges, {advice}")
 
 
 def prctl(option: int, argument: int = 0) -> int:

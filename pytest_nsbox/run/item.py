@@ -89,6 +89,7 @@ class ItemRun:
         self.reports: list[pytest.TestReport] = []
         # What plugins have collected in the test process; twice, where it has torn down later.
         self.carried: list[dict[str, Any]] = []
+        self.learn: Callable[[list[int]], None] | None = None  # what pages are written to
         self.session: pytest.Session = item.session
         self.config: pytest.Config = item.config
         self.ihook = item.ihook  # which pytest looks up anew each time
@@ -292,6 +293,8 @@ class ItemRun:
             basetemp.adopt_number(self.item, message["number"])
             screen.adopt(self.config, message["screen"])
             self.add_to_told(message["added"])
+            if self.learn is not None:
+                self.learn(message["pages"])
             self.session.shouldfail = self.session.shouldfail or message["shouldfail"]
             self.session.shouldstop = message["shouldstop"] or self.session.shouldstop
             if (spent := timing.of(self.config)) is not None:

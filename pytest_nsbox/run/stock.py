@@ -19,6 +19,7 @@ from pytest_nsbox.sandbox import heap
 from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
 
 _WORTH = 3  # items to come: a template costs one fork, and saves each of them a part of its own
+_TEACHES = 16  # items to come: two tell what pages they have written to, at 2 ms each
 _SPARE = 1  # test processes that wait beside one for each job: a fork may take longer than a test
 _PATIENCE = 3  # templates that do not work, before there is no other
 
@@ -85,12 +86,14 @@ class Stock:
                 return False
             timing.mark(self.config, "acquire")
             prepare(run)
+            run.learn = template.next_teacher()
             flight = Flight(run, ready.sandbox, ready.running, ready.ends.output, None)
             flight.order(
                 run=self._indices[run.item],
                 next=None if run.nextitem is None else self._indices[run.nextitem],
                 goes_on=False,
                 screen=None,
+                teaches=run.learn is not None,
             )
             board(flight)
         timing.mark(self.config, "order")
@@ -121,11 +124,12 @@ class Stock:
             if self._template is None:
                 if len(coming) < _WORTH or threading.active_count() > 1:
                     return kind
-                often = len(self._following(run.item, heap.FORKS)) == heap.FORKS
+                many = len(self._following(run.item, heap.FORKS))
                 self._template = Template(
                     self.config, self.client, self.options_of, generation, self._filters,
                     own_output=self.jobs > 1, many=2 * self.jobs + 4,
-                    collapses=often and self.collapses, in_child=self.in_child,
+                    collapses=many == heap.FORKS and self.collapses, learns=many >= _TEACHES,
+                    in_child=self.in_child,
                 )  # fmt: skip
             for item in coming[self._template.stock : self.jobs + _SPARE]:
                 if (key := key_of(item)) is None:

@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -31,10 +32,12 @@ from pytest_nsbox.run import forked, start, timing, wire
 from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.places import current_directory
 from pytest_nsbox.run.running import Running
-from pytest_nsbox.sandbox import channel, descriptors, heap
+from pytest_nsbox.sandbox import channel, descriptors, heap, pages
 from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
 
 _ANSWER_SECONDS = 60.0
+_TEACHERS = 2  # test processes that tell what they have written to
+_PAGES = b"p"  # begins a packet of that; those that ask for a fork are of ``channel``
 
 #: What a test process that waits is for: items with these options, which need this kind of sandbox.
 Key = tuple[SandboxOptions, Kind]
@@ -90,15 +93,19 @@ class Template:
         own_output: bool,
         many: int,
         collapses: bool,
+        learns: bool,
         in_child: Callable[[], None],
     ) -> None:
         """``many``: test processes that there may be of it; ``collapses``: it has huge pages.
 
+        ``learns``: they have copies of what the first have written to, see ``sandbox.pages``.
         Raises OSError, SandboxError.
         """
         self.config = config
         self.own_output = own_output
         self.generation = generation
+        self._untaught = _TEACHERS if learns else 0  # by whom it is still to be
+        self._pages: set[int] = set()
         self.is_ending = False  # for there is nothing more for it to do
         self.asked: deque[_Asked] = deque()
         self.ready: deque[tuple[Key, Ready]] = deque()
@@ -198,6 +205,25 @@ class Template:
         asked.slot.is_asked, asked.slot.user = False, running
         self.ready.append((asked.key, Ready(asked.sandbox, running, asked.ends)))
 
+    def next_teacher(self) -> Callable[[list[int]], None] | None:
+        """Where the next test process is to tell what it has written to, if it is to."""
+        if not self._untaught:
+            return None
+        self._untaught -= 1
+        return self._learn
+
+    def _learn(self, numbers: list[int]) -> None:
+        """Have the pages with these numbers copied, if they are written to again. Raises Garbled."""
+        try:
+            if not self._pages:
+                self._pages.update(numbers)
+                return
+            packet = _PAGES + pages.packed(self._pages.intersection(numbers))
+        except (TypeError, struct.error) as error:
+            raise wire.Garbled(f"not a message: its pages are {numbers!r:.80}") from error
+        with contextlib.suppress(OSError):  # the next who asks for something will be told
+            self._socket.send(packet)
+
     def let_end(self) -> None:
         """Have it ended while there is something else to do: an exit takes a millisecond."""
         self.is_ending = True
@@ -271,6 +297,7 @@ class _Server:
         self.controller = os.getpid()
         self.cwd = current_directory()
         self.process = child.TestProcess(config, filters=filters)  # what all that we fork become
+        self.pages: pages.Pages | None = None
 
     def serve(self, words: list[wire.LastWords]) -> NoReturn:
         """Fork as often as it is asked to. Never returns, never raises."""
@@ -303,6 +330,9 @@ class _Server:
         requests, client = self.requests, self.client
         while True:
             packet, fds = channel.take(requests)
+            if packet.startswith(_PAGES):
+                self.pages = pages.Pages(packet[len(_PAGES) :])
+                continue
             if spent is not None:
                 spent.skip()
             try:
@@ -320,6 +350,8 @@ class _Server:
 
     def begin(self, packet: bytes, fds: list[int]) -> NoReturn:
         """Be the test process that is asked for, in the PID namespace of its sandbox already."""
+        if self.pages is not None:
+            self.pages.populate()
         self.requests.close()
         request, fds = channel.read(packet, fds)
         first = len(fds) - len(request["kinds"]) - 1  # of the sandbox's

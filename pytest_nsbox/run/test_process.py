@@ -35,6 +35,7 @@ from pytest_nsbox.run.reports import (
     shorten,
     warning_to_send,
 )
+from pytest_nsbox.sandbox import pages
 from pytest_nsbox.sandbox.client import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
@@ -119,6 +120,8 @@ class TestProcess:
         # Whether it may be ahead of the controller, and whether it is, with the item that comes next.
         self.runs_ahead = group is not None and group.runs_ahead and not in_step
         self.is_ahead = False
+        self.memory: list[tuple[int, int]] = []  # of a template, whose fork this is
+        self.teaches = False  # what of it a test has written to
         self.rehearses = rehearses
         self.in_step = in_step  # whether the controller puts something out meanwhile
         # While setup hooks repeat what they rehearsed.
@@ -164,12 +167,14 @@ class TestProcess:
         """Do all that can be done in a template, for what is forked from it."""
         self.become_test_process(log=True)
         self.keep_wrappers()
+        self.memory = pages.writable()
 
     def run_when_told(self) -> None:
         """Wait for the controller to name an item, and run that."""
         order = self.home.answer()
         if (spent := timing.of(self.config)) is not None:
             spent.skip()
+        self.teaches = order["teaches"]
         self.state.begin_at(self.session.items[order["run"]])
         self.obey(order)
 
@@ -313,6 +318,7 @@ class TestProcess:
                 timing=None if spent is None else spent.spent(),
                 basetemp=self.basetemp.is_used,
                 number=basetemp.next_number(self.item),
+                pages=pages.written(self.memory) if self.teaches else [],
             )
 
     def begin_setup(self) -> None:

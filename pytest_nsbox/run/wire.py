@@ -54,6 +54,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "ahead": bool,
         "basetemp": bool,
         "number": int,
+        "pages": list,
     },
     "exit": {"reason": str, "returncode": (int, type(None)), "added": list},
     "interrupt": {"text": list, "frames": list},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
+from pytest_nsbox.kernel import maps
 from pytest_nsbox.kernel.syscalls import MADV_COLLAPSE, madvise
 from pytest_nsbox.sandbox.privileges import read_status
 
@@ -35,22 +36,18 @@ def collapse() -> int:
     What it cannot do (an old kernel, a fragmented memory) stays as it is.
     """
     asked = 0
-    with open("/proc/self/maps", encoding="ascii", errors="replace") as file:
-        ranges = list(private_memory(file))
-    for start, end in ranges:
+    for start, end in private_memory(maps.own()):
         with contextlib.suppress(OSError):
             madvise(start, end - start, MADV_COLLAPSE)
             asked += end - start
     return asked
 
 
-def private_memory(maps: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """The ranges of a ``/proc/PID/maps`` in which whole huge pages of our own have room."""
-    for line in maps:
-        addresses, permissions, _, _, inode, *name = line.split()
-        if not permissions.startswith("rw") or inode != "0" or name not in ([], ["[heap]"]):
+def private_memory(mappings: Iterable[maps.Mapping]) -> Iterator[tuple[int, int]]:
+    """The ranges in which whole huge pages of our own have room."""
+    for one in mappings:
+        if not one.permissions.startswith("rw") or one.inode or one.name not in ("", "[heap]"):
             continue
-        start, end = (int(address, 16) for address in addresses.split("-"))
-        start, end = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
+        start, end = -(-one.start // _HUGE) * _HUGE, one.end // _HUGE * _HUGE
         if start < end:
             yield start, end

@@ -60,6 +60,194 @@ def test_none_is_where_the_controller_may_change_from_test_to_test(
     assert not forked_ahead(result)
 
 
+COUNT_TEMPLATES = """
+    from pytest_nsbox.run.template import Template
+
+    made = []
+    init = Template.__init__
+
+    def __init__(self, *args, **kwargs):
+        made.append(self)
+        init(self, *args, **kwargs)
+
+    Template.__init__ = __init__
+
+    def pytest_unconfigure():
+        print("templates made:", len(made))
+"""
+
+SEVERAL = """
+    import pytest
+
+    def test_alone(request):
+        assert request.node.parent.name == "NAME.py"
+
+    class TestOne:
+        count = 0
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(self, number, request):
+            type(self).count += 1
+            assert self.count == 1
+            assert [node.name for node in request.node.listchain()][-3:-1] == ["NAME.py", "TestOne"]
+
+    class TestOther:
+        class TestInside:
+            def test_it(self, request):
+                names = [node.name for node in request.node.listchain()]
+                assert names[-4:-1] == ["NAME.py", "TestOther", "TestInside"]
+"""
+
+
+def make_several(pytester: pytest.Pytester) -> None:
+    names = ("test_a", "test_b", "test_c")
+    pytester.makepyfile(**{name: SEVERAL.replace("NAME", name) for name in names})
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_one_template_serves_several_modules_and_classes(
+    pytester: pytest.Pytester, run_pytest: Run, jobs: str
+) -> None:
+    pytester.makeconftest(COUNT_TEMPLATES)
+    make_several(pytester)
+    result = run_pytest("--nsbox=all", TIMING, f"--nsbox-jobs={jobs}")
+    result.assert_outcomes(passed=18)
+    assert forked_ahead(result)
+    result.stdout.fnmatch_lines("templates made: 1")
+
+
+def test_a_module_with_a_fixture_of_its_own_gets_another_one(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(COUNT_TEMPLATES)
+    make_several(pytester)
+    fixture = """
+        from test_a import *
+        import os
+
+        @pytest.fixture(scope="module", autouse=True)
+        def of_the_module():
+            os.environ["OF_THE_MODULE"] = "there"
+            yield
+            del os.environ["OF_THE_MODULE"]
+
+        def test_alone(): assert "OF_THE_MODULE" in os.environ
+        class TestOne:
+            def test_it(self): assert "OF_THE_MODULE" in os.environ
+        class TestOther:
+            def test_it(self): assert "OF_THE_MODULE" in os.environ
+            def test_other(self): assert "OF_THE_MODULE" in os.environ
+    """
+    after = """
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_it(number): assert "OF_THE_MODULE" not in os.environ
+    """
+    pytester.makepyfile(test_b=fixture, test_c=after)
+    result = run_pytest("--nsbox=all", TIMING)
+    result.assert_outcomes(passed=18)
+    assert forked_ahead(result)
+    result.stdout.fnmatch_lines("templates made: 3")
+
+
+def test_collectors_with_a_setup_of_their_own_are_set_up_outside(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(
+        """
+        import os
+        import pytest
+
+        os.environ["OUTSIDE"] = str(os.getpid())
+
+        class Module(pytest.Module):
+            def setup(self): os.environ["IN"] = f"{os.getpid()} {self.name}"
+            def teardown(self): del os.environ["IN"]
+
+        def pytest_pycollect_makemodule(module_path, parent):
+            return Module.from_parent(parent, path=module_path)
+        """
+    )
+    module = """
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_it(number):
+            pid, name = os.environ["IN"].split()
+            assert name == "NAME.py"
+            assert pid == os.environ["OUTSIDE"]
+    """
+    names = ("test_a", "test_b")
+    pytester.makepyfile(**{name: module.replace("NAME", name) for name in names})
+    result = run_pytest("--nsbox=all", TIMING)
+    result.assert_outcomes(passed=10)
+    assert forked_ahead(result)
+
+
+TEACHING = """
+    from pytest_nsbox.sandbox import pages
+
+    populated = False
+    populate = pages.Pages.populate
+
+    def told(self):
+        global populated
+        populate(self)
+        populated = True
+
+    pages.Pages.populate = told
+
+    def pytest_runtest_call(item):
+        if populated:
+            item.user_properties.append(("populated", True))
+
+    def pytest_terminal_summary(terminalreporter):
+        passed = terminalreporter.stats["passed"]
+        print("populated:", sum(("populated", True) in report.user_properties for report in passed))
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_after_two_tests_they_have_copies_of_what_tests_write_to(
+    pytester: pytest.Pytester, run_pytest: Run, jobs: str
+) -> None:
+    pytester.makeconftest(TEACHING)
+    pytester.makepyfile(MANY.replace("range(8)", "range(40)"))
+    result = run_pytest("--nsbox=all", f"--nsbox-jobs={jobs}")
+    result.assert_outcomes(passed=40)
+    (line,) = [line for line in result.outlines if line.startswith("populated: ")]
+    # The first is no template's, two teach, and for some a process was waiting already.
+    assert 25 <= int(line.split()[1]) <= 37
+
+
+def test_for_a_few_tests_nothing_is_learnt(pytester: pytest.Pytester, run_pytest: Run) -> None:
+    pytester.makeconftest(TEACHING)
+    pytester.makepyfile(MANY)
+    result = run_pytest("--nsbox=all")
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines("populated: 0")
+
+
+def test_a_test_that_tells_of_no_pages_is_one_that_has_written_something_else(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(
+        """
+        from pytest_nsbox.sandbox import pages
+
+        pages.written = lambda ranges: ["not", "pages"]
+        """
+    )
+    pytester.makepyfile(MANY.replace("range(8)", "range(40)"))
+    result = run_pytest("--nsbox=all")
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] >= 39
+    result.stdout.fnmatch_lines("*not a message: its pages are*")
+
+
 @pytest.mark.parametrize("is_the_projects_own", [True, False])
 def test_they_are_where_a_plugin_hears_of_reports_that_is_not_the_projects_own(
     pytester: pytest.Pytester,

@@ -6,6 +6,7 @@ import mmap
 
 import pytest
 
+from pytest_nsbox.kernel import maps
 from pytest_nsbox.sandbox import heap
 
 MAPS = """\
@@ -20,7 +21,9 @@ MAPS = """\
 
 
 def test_only_private_memory_with_room_for_a_huge_page_is_meant() -> None:
-    assert [(hex(start), hex(end)) for start, end in heap.private_memory(MAPS.splitlines())] == [
+    assert [
+        (hex(start), hex(end)) for start, end in heap.private_memory(maps.read(MAPS.splitlines()))
+    ] == [
         ("0x400000", "0x600000"),
         ("0x55d000000000", "0x55d000a00000"),
         ("0x7f0000200000", "0x7f0000600000"),
