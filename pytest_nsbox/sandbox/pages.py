@@ -47,13 +47,13 @@ def packed(numbers: Iterable[int]) -> bytes:
         else:
             runs.append([number, 1])
     runs.sort(key=lambda run: -run[1])
-    iovecs, pages = [], 0
+    chosen, pages = [], 0
     for first, count in runs[:_MOST_RANGES]:
         pages += count
         if pages > _MOST_PAGES:
             break
-        iovecs.append(_IOVEC.pack(first * mmap.PAGESIZE, count * mmap.PAGESIZE))
-    return b"".join(iovecs)
+        chosen.append((first * mmap.PAGESIZE, count * mmap.PAGESIZE))
+    return b"".join(_IOVEC.pack(*one) for one in sorted(chosen))
 
 
 class Pages:

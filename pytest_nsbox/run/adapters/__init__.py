@@ -29,6 +29,7 @@ _ADAPTERS: dict[str, Callable[[Config], bool]] = {
     "coverage": _imported("coverage"),
     "django": _imported("django"),
     "flaky": _has("flaky"),
+    "forked": _has("pytest_forked"),
     "httpserver": _has("pytest_httpserver"),
     "hypothesis": _has("hypothesispytest"),
     "pyfakefs": _imported("pyfakefs.fake_filesystem_unittest"),
