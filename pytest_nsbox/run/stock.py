@@ -86,7 +86,7 @@ class Stock:
                 return False
             timing.mark(self.config, "acquire")
             prepare(run)
-            run.learn = template.next_teacher()
+            run.learn = template.learn
             flight = Flight(run, ready.sandbox, ready.running, ready.ends.output, None)
             flight.order(
                 run=self._indices[run.item],

@@ -36,7 +36,6 @@ from pytest_nsbox.sandbox import channel, descriptors, heap, pages
 from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
 
 _ANSWER_SECONDS = 60.0
-_TEACHERS = 2  # test processes that tell what they have written to
 _PAGES = b"p"  # begins a packet of that; those that ask for a fork are of ``channel``
 
 #: What a test process that waits is for: items with these options, which need this kind of sandbox.
@@ -104,8 +103,8 @@ class Template:
         self.config = config
         self.own_output = own_output
         self.generation = generation
-        self._untaught = _TEACHERS if learns else 0  # by whom it is still to be
-        self._pages: set[int] = set()
+        self._learns = learns
+        self._pages: set[int] = set()  # that one has written to
         self.is_ending = False  # for there is nothing more for it to do
         self.asked: deque[_Asked] = deque()
         self.ready: deque[tuple[Key, Ready]] = deque()
@@ -205,24 +204,26 @@ class Template:
         asked.slot.is_asked, asked.slot.user = False, running
         self.ready.append((asked.key, Ready(asked.sandbox, running, asked.ends)))
 
-    def next_teacher(self) -> Callable[[list[int]], None] | None:
-        """Where the next test process is to tell what it has written to, if it is to."""
-        if not self._untaught:
-            return None
-        self._untaught -= 1
-        return self._learn
+    @property
+    def learn(self) -> Callable[[list[int]], None] | None:
+        """Where the next test process is to tell what pages it has written to, if it is to."""
+        return self._learn if self._learns else None
 
     def _learn(self, numbers: list[int]) -> None:
-        """Have the pages with these numbers copied, if they are written to again. Raises Garbled."""
+        """Have the pages copied that two have written to. Raises Garbled."""
+        if not self._learns:
+            return
         try:
-            if not self._pages:
+            if numbers and not self._pages:
                 self._pages.update(numbers)
                 return
-            packet = _PAGES + pages.packed(self._pages.intersection(numbers))
+            self._learns = False
+            both = pages.packed(self._pages.intersection(numbers))
         except (TypeError, struct.error) as error:
             raise wire.Garbled(f"not a message: its pages are {numbers!r:.80}") from error
-        with contextlib.suppress(OSError):  # the next who asks for something will be told
-            self._socket.send(packet)
+        if both:
+            with contextlib.suppress(OSError):  # the next who asks for something will be told
+                self._socket.send(_PAGES + both)
 
     def let_end(self) -> None:
         """Have it ended while there is something else to do: an exit takes a millisecond."""
