@@ -136,3 +136,33 @@ def test_the_plugin_alone_imports_next_to_nothing() -> None:
     )
     light = ["", ".options", ".plugin", ".sandbox", ".sandbox.belongings"]
     assert done.stdout == f"{[f'pytest_nsbox{name}' for name in light]}\n"
+
+
+@pytest.mark.usefixtures("witness")
+def test_collecting_alone_starts_no_process_where_all_tests_would_be_sandboxed(
+    pytester: pytest.Pytester, run_pytest: RunPytest
+) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = run_pytest("-s", "--nsbox=all", "--collect-only")
+    assert told(result, "at the end") == "[]"
+    assert told(result, "reaped") == "0.0"
+
+
+def test_our_modules_are_imported_as_they_were_installed(
+    pytester: pytest.Pytester, run_pytest: RunPytest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where pytest looks for installed plugins, it marks all of their modules for rewriting.
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    pytester.makeconftest(
+        """
+        import sys
+
+        def pytest_unconfigure():
+            loader = sys.modules["pytest_nsbox.run.controller"].__loader__
+            print("loaded by:", type(loader).__name__)
+        """
+    )
+    pytester.makepyfile("def test_it(): pass")
+    result = run_pytest("--nsbox=all")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines("loaded by: SourceFileLoader")
