@@ -112,7 +112,7 @@ class Template:
         self._slots = [_Slot(number) for number in range(many)]
         self._socket, theirs = channel.pair()
         self._socket.settimeout(_ANSWER_SECONDS)
-        server = _Server(config, client, options_of, filters, theirs, collapses)
+        server = _Server(config, client, options_of, filters, theirs, collapses, learns)
         words = [slot.words for slot in self._slots]
 
         def serve() -> NoReturn:
@@ -289,12 +289,14 @@ class _Server:
         filters: list[Any],
         requests: socket.socket,
         collapses: bool,
+        learns: bool,
     ) -> None:
         self.config = config
         self.client = client
         self.options_of = options_of
         self.requests = requests
         self.collapses = collapses
+        self.learns = learns
         self.controller = os.getpid()
         self.cwd = current_directory()
         self.process = child.TestProcess(config, filters=filters)  # what all that we fork become
@@ -308,6 +310,8 @@ class _Server:
             self.words = words
             self.inherited = descriptors.inherited({self.requests.fileno()})
             self.process.become_ready()
+            if self.learns:
+                self.process.memory = pages.writable()
             forked.freeze()
             if self.collapses:
                 heap.collapse()

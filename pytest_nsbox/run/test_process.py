@@ -167,7 +167,6 @@ class TestProcess:
         """Do all that can be done in a template, for what is forked from it."""
         self.become_test_process(log=True)
         self.keep_wrappers()
-        self.memory = pages.writable()
 
     def run_when_told(self) -> None:
         """Wait for the controller to name an item, and run that."""
