@@ -15,6 +15,9 @@ _ENTRY = 8  # bytes
 _HIGHEST = slice(_ENTRY - 1 if sys.byteorder == "little" else 0, None, _ENTRY)
 _OWN = re.compile(rb"\x81+")
 
+# Taken now: a test or a fixture may replace them.
+_open_text, _open, _pread, _close = open, os.open, os.pread, os.close
+
 
 class Mapping(NamedTuple):
     """A line of ``maps``."""
@@ -36,7 +39,7 @@ def read(maps: Iterable[str]) -> Iterator[Mapping]:
 
 def own() -> list[Mapping]:
     """The mappings of this process."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+    with _open_text("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
         return list(read(file))
 
 
@@ -46,13 +49,13 @@ def pages_for_itself(ranges: Sequence[tuple[int, int]]) -> list[int]:
     In a fork those are the pages of private memory that it has written to. Raises OSError.
     """
     found: list[int] = []
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for start, end in ranges:
             first, after = start // mmap.PAGESIZE, end // mmap.PAGESIZE
-            entries = os.pread(fd, (after - first) * _ENTRY, first * _ENTRY)
+            entries = _pread(fd, (after - first) * _ENTRY, first * _ENTRY)
             for run in _OWN.finditer(entries[_HIGHEST]):
                 found += range(first + run.start(), first + run.end())
     finally:
-        os.close(fd)
+        _close(fd)
     return found

@@ -63,6 +63,7 @@ PR_GET_TID_ADDRESS = 40
 
 _OPEN_TREE, _MOVE_MOUNT, _PROCESS_MADVISE, _MOUNT_SETATTR = 428, 429, 440, 442
 _PIDFD_SELF = -10000  # linux/pidfd.h
+_MACHINE = os.uname().machine  # taken now: a fixture may replace that
 _CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220}
 # The order of the last two arguments of the raw clone(2), see its man page.
 _CLONE_TID_LAST = {"aarch64", "riscv64"}
@@ -320,14 +321,13 @@ def fork(flags: int) -> int:
     stores its thread id where the C library looks for it, as the library's own fork does.
     Fails with ENOSYS where the numbers of this architecture are not known to us.
     """
-    machine = os.uname().machine
-    if machine not in _CLONE:
-        what = f"{machine}, where we know it on {', '.join(_CLONE)}"
+    if _MACHINE not in _CLONE:
+        what = f"{_MACHINE}, where we know it on {', '.join(_CLONE)}"
         raise SyscallError(errno.ENOSYS, "clone", what)
     flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD
-    tail = [0, tid_address()] if machine in _CLONE_TID_LAST else [tid_address(), 0]
+    tail = [0, tid_address()] if _MACHINE in _CLONE_TID_LAST else [tid_address(), 0]
     # (flags, stack, parent_tid, ...): no stack means "go on with a copy of mine".
-    arguments = [ctypes.c_long(value) for value in (_CLONE[machine], flags, 0, 0, *tail)]
+    arguments = [ctypes.c_long(value) for value in (_CLONE[_MACHINE], flags, 0, 0, *tail)]
     return _check(_libc.syscall(*arguments), "clone", clone_names(flags) or "CLONE_PARENT")
 
 

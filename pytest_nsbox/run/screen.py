@@ -88,28 +88,32 @@ def before_debugger(act: Callable[[], None]) -> None:
     pytestPDB._init_pdb = act_and_initialize  # type: ignore[method-assign]
 
 
+# Taken now: a test may replace them, and is muted after it, too.
+_open, _dup, _dup2, _close = os.open, os.dup, os.dup2, os.close
+
+
 class Mute:
     """Lets nothing out on the terminal and into the log file, until it ends; captured is as ever."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         null = _nowhere()
-        self.saved = {fd: os.dup(fd) for fd in _ways_out(config)}
+        self.saved = {fd: _dup(fd) for fd in _ways_out(config)}
         for fd in self.saved:
-            os.dup2(null, fd, inheritable=fd < 3)
-        os.close(null)
+            _dup2(null, fd, inheritable=fd < 3)
+        _close(null)
 
     def end(self) -> None:
         flush(self.config)
         for fd, saved in self.saved.items():
             if not _is_captured(self.config, fd):
-                os.dup2(saved, fd, inheritable=fd < 3)
-            os.close(saved)
+                _dup2(saved, fd, inheritable=fd < 3)
+            _close(saved)
 
 
 def _nowhere() -> int:
     try:
-        return os.open(os.devnull, os.O_WRONLY)
+        return _open(os.devnull, os.O_WRONLY)
     except OSError:  # a test has changed its root
         return os.memfd_create("nsbox-nowhere")
 

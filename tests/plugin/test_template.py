@@ -223,6 +223,26 @@ def test_after_two_tests_they_have_copies_of_what_tests_write_to(
     assert 25 <= int(line.split()[1]) <= 37
 
 
+def test_what_a_test_has_replaced_is_not_needed_for_that(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(TEACHING)
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(40))
+        def test_number(number):
+            os.open = os.pread = None
+        """
+    )
+    result = run_pytest("--nsbox=all")
+    result.assert_outcomes(passed=40)
+    (line,) = [line for line in result.outlines if line.startswith("populated: ")]
+    assert int(line.split()[1]) >= 25
+
+
 def test_for_a_few_tests_nothing_is_learnt(pytester: pytest.Pytester, run_pytest: Run) -> None:
     pytester.makeconftest(TEACHING)
     pytester.makepyfile(MANY)

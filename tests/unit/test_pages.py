@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from pytest_nsbox.kernel import maps
 from pytest_nsbox.sandbox import pages
 
 PAGE = mmap.PAGESIZE
@@ -117,5 +118,5 @@ def test_without_a_pagemap_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> 
     def refused(*args: object) -> None:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(maps, "_open", refused)
     assert pages.written([(0, PAGE)]) == []
