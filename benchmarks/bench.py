@@ -69,7 +69,7 @@ class Sizes(NamedTuple):
         return self._replace(**smaller, tests=tuple(sorted({min(tests, n) for n in self.tests})))
 
 
-QUICK = Sizes(3, 300, 200, 40, 3, 60, (100, 1000), (30, 400), (20, 100), (1, 2))
+QUICK = Sizes(3, 300, 300, 40, 3, 60, (100, 1000), (30, 400), (20, 100), (1, 2))
 FULL = Sizes(
     7, 300, 300, 200, 20, 200, (100, 1000, 5000, 20000), (30, 400, 1000, 2000), (20, 100, 500),
     (1, 2, 4, 8),
