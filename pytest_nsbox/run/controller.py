@@ -26,6 +26,7 @@ from pytest_nsbox.run.fleet import Fleet
 from pytest_nsbox.run.flight import Flight, launch
 from pytest_nsbox.run.group import Group, group_of, may_run_ahead, scope_node
 from pytest_nsbox.run.item import ItemRun, Share, runs_bare
+from pytest_nsbox.run.owners import Heard
 from pytest_nsbox.run.places import Places
 from pytest_nsbox.run.stock import Stock
 from pytest_nsbox.run.surroundings import Surroundings
@@ -36,6 +37,10 @@ from pytest_nsbox.sandbox.client import Client, Kind, Refused, SandboxError, Una
 T = TypeVar("T")
 
 _REPLACEMENTS = 2  # of a supervisor, for one sandbox
+_HEARD = (
+    "one job, not several, for tests of which a conftest hears in pytest's process "
+    "(pytest_runtest_logreport and the like)"
+)
 
 
 class Controller:
@@ -67,11 +72,13 @@ class Controller:
         self.pid = os.getpid()
         self.client = client
         self.belongings = belongings
+        self.is_heard = Heard(config)  # who comes after such an item is to begin after it
         self.stock = Stock(
             config,
             client,
             options,
             jobs,
+            self.is_heard,
             self.close_fds,
             may_be_used=fork_ahead == "auto",
             collapses=huge_pages != "never",
@@ -192,7 +199,15 @@ class Controller:
             and not runs_bare(item)
             and not self.refusal()
             and not fixtures.hooks_may_prevent_setup(item)
+            and not self.is_noted_as_heard(item)
         )
+
+    def is_noted_as_heard(self, item: pytest.Item) -> bool:
+        """Whether the item must be alone for who hears of it, which the summary says then."""
+        is_heard = self.is_heard(item)
+        if is_heard and _HEARD not in self.problems:
+            self.problems.append(_HEARD)
+        return is_heard
 
     def start_concurrent(
         self, item: pytest.Item, nextitem: pytest.Item | None, options: SandboxOptions

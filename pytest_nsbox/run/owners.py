@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,39 @@ def any_own(config: pytest.Config, implementations: Iterable[Any]) -> bool:
     That is a conftest, or a plugin in the rootdir that is not installed there (in a ``.venv``).
     """
     return any(_is_own(config, implementation.function) for implementation in implementations)
+
+
+class Heard:
+    """Of which items the project's own code hears in pytest's process, test by test.
+
+    It may leave there what the next test looks at, which is not to have been forked before.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self._known: dict[Path, bool] = {}  # by directory, as conftests are
+
+    def __call__(self, item: pytest.Item) -> bool:
+        directory = item.path.parent
+        if directory not in self._known:
+            self._known[directory] = any_own(self.config, _hearers(item.ihook))
+        return self._known[directory]
+
+
+def _hearers(hook: Any) -> list[Any]:
+    callers = (
+        hook.pytest_runtest_logstart,
+        hook.pytest_runtest_logreport,
+        hook.pytest_runtest_logfinish,
+        hook.pytest_report_from_serializable,
+        hook.pytest_report_teststatus,
+        hook.pytest_warning_recorded,
+    )
+    around = hook.pytest_runtest_protocol.get_hookimpls()
+    return [
+        *(implementation for caller in callers for implementation in caller.get_hookimpls()),
+        *(each for each in around if each.wrapper or each.hookwrapper),
+    ]
 
 
 def _is_own(config: pytest.Config, function: Any) -> bool:

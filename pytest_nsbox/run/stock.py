@@ -33,12 +33,15 @@ class Stock:
         client: Client,
         options_of: Callable[[pytest.Item], object],
         jobs: int,
+        is_heard: Callable[[pytest.Item], bool],
         in_child: Callable[[], None],
         *,
         may_be_used: bool,
         collapses: bool,
     ) -> None:
-        """``in_child``: called in a template, to let go of what belongs to others.
+        """``is_heard``: whether code of the project's own hears of an item, in the controller.
+
+        ``in_child``: called in a template, to let go of what belongs to others.
 
         ``collapses``: a template that is to fork often may put its memory into huge pages.
         """
@@ -46,6 +49,7 @@ class Stock:
         self.client = client
         self.options_of = options_of
         self.jobs = jobs
+        self.is_heard = is_heard
         self.in_child = in_child
         self.collapses = collapses
         self._template: Template | None = None
@@ -113,6 +117,8 @@ class Stock:
         Returns the kind of sandbox that will be wanted next.
         """
         if not (self._may_be_used and _is_usual(run) and self._knows(run)):
+            return kind
+        if self.is_heard(run.item):  # what comes after it is to be a copy of what it leaves
             return kind
         coming = self._following(run.item, max(_WORTH, self.jobs + _SPARE + 1))
         if self._template is not None:
@@ -192,6 +198,8 @@ class Stock:
             if other.parent is not parent:
                 if fixtures.tears_down(session, other) or not fixtures.is_set_up(other):
                     break
+                if self.is_heard(other):
+                    break
                 parent = other.parent
             found.append(other)
         return found
@@ -202,27 +210,13 @@ def _is_usual(run: ItemRun) -> bool:
 
 
 def is_unchanging(config: pytest.Config) -> bool:
-    """Whether nothing changes in the controller from test to test that a test could tell.
-
-    It might where code of the project's own hears there of tests and reports.
-    """
+    """Whether no code of the project's own takes part in how we run a test."""
     hook = config.hook
-    callers = (
-        hook.pytest_runtest_logstart,
-        hook.pytest_runtest_logreport,
-        hook.pytest_runtest_logfinish,
-        hook.pytest_report_from_serializable,
-        hook.pytest_report_teststatus,
-        hook.pytest_warning_recorded,
-        hook.pytest_nsbox_setup,
-        hook.pytest_nsbox_fork,
-        hook.pytest_nsbox_apply,
-    )
-    heard = [implementation for caller in callers for implementation in caller.get_hookimpls()]
-    protocol = hook.pytest_runtest_protocol.get_hookimpls()
+    callers = (hook.pytest_nsbox_setup, hook.pytest_nsbox_fork, hook.pytest_nsbox_apply)
+    ours = [implementation for caller in callers for implementation in caller.get_hookimpls()]
     return (
         sys.implementation.name == "cpython"
         and getattr(sys, "_is_gil_enabled", lambda: True)()
         and not screen.is_shared(config)
-        and not any_own(config, [*heard, *(i for i in protocol if i.wrapper or i.hookwrapper)])
+        and not any_own(config, ours)
     )

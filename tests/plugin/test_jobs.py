@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 
 import pytest
@@ -137,29 +138,64 @@ def test_tests_that_write_on_the_terminal_run_one_by_one(
     ]
 
 
+MEETING = """
+    import socket
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def meeting_point():
+        a, b = socket.socketpair()
+        yield a, b
+
+    @pytest.mark.sandbox(timeout=20)
+    def test_one(meeting_point):
+        meeting_point[0].send(b"1")
+        assert meeting_point[0].recv(1) == b"2"
+
+    @pytest.mark.sandbox(timeout=20)
+    def test_two(meeting_point):
+        meeting_point[1].send(b"2")
+        assert meeting_point[1].recv(1) == b"1"
+"""
+
+
 def test_tests_run_at_the_same_time(pytester: pytest.Pytester, run_pytest: Run) -> None:
-    pytester.makepyfile(
-        """
-        import socket
-        import pytest
-
-        @pytest.fixture(scope="module")
-        def meeting_point():
-            a, b = socket.socketpair()
-            yield a, b
-
-        @pytest.mark.sandbox(timeout=20)
-        def test_one(meeting_point):
-            meeting_point[0].send(b"1")
-            assert meeting_point[0].recv(1) == b"2"
-
-        @pytest.mark.sandbox(timeout=20)
-        def test_two(meeting_point):
-            meeting_point[1].send(b"2")
-            assert meeting_point[1].recv(1) == b"1"
-        """
-    )
+    pytester.makepyfile(MEETING)
     run_pytest("--nsbox-jobs=2").assert_outcomes(passed=2)
+
+
+def test_those_run_one_by_one_of_which_a_conftest_hears(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.mkdir("heard").joinpath("conftest.py").write_text(
+        textwrap.dedent(
+            """
+            from pathlib import Path
+
+            def pytest_runtest_logreport(report):
+                if report.when == "call":
+                    with Path(__file__).with_name("heard.txt").open("a") as file:
+                        print(report.nodeid, file=file)
+            """
+        )
+    )
+    pytester.path.joinpath("heard", "test_heard.py").write_text(
+        textwrap.dedent(
+            """
+            from pathlib import Path
+            import pytest
+
+            @pytest.mark.parametrize("number", range(6))
+            def test_it(number):
+                file = Path(__file__).with_name("heard.txt")
+                assert (file.read_text() if number else "").count("test_it") == number
+            """
+        )
+    )
+    pytester.makepyfile(test_meeting=MEETING)
+    result = run_pytest("--nsbox=all", "--nsbox-jobs=2")
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines("one job, not several, for tests of which a conftest hears*")
 
 
 @pytest.mark.parametrize(
