@@ -147,7 +147,8 @@ class Bench:
         for number in self.sizes.mounts:
             # One at least: what lies beside a mount costs a rootless sandbox more than the mount does.
             more = max(1, number - mounts())
-            command = (sys.executable, str(HERE / "mounts.py"), str(more), str(self.scratch / "m"))
+            place = self.scratch / f"{more}-mounts"  # each its own: directories stay when mounts go
+            command = (sys.executable, str(HERE / "mounts.py"), str(more), str(place))
             label = f"mounts: {mounts() + more}"
             yield label, Column("mounts", suite, rows, around=command)
 
