@@ -38,18 +38,19 @@ class Heard:
     def __call__(self, item: pytest.Item) -> bool:
         directory = item.path.parent
         if directory not in self._known:
-            self._known[directory] = any_own(self.config, _hearers(item.ihook))
+            self._known[directory] = any_own(self.config, _hearers(item))
         return self._known[directory]
 
 
-def _hearers(hook: Any) -> list[Any]:
+def _hearers(item: pytest.Item) -> list[Any]:
+    hook, everywhere = item.ihook, item.config.hook  # of a conftest above it, and of any
     callers = (
         hook.pytest_runtest_logstart,
         hook.pytest_runtest_logreport,
         hook.pytest_runtest_logfinish,
-        hook.pytest_report_from_serializable,
-        hook.pytest_report_teststatus,
         hook.pytest_warning_recorded,
+        everywhere.pytest_report_from_serializable,
+        everywhere.pytest_report_teststatus,
     )
     around = hook.pytest_runtest_protocol.get_hookimpls()
     return [
