@@ -11,7 +11,7 @@ import pytest
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures
-from pytest_nsbox.run.owners import any_own, is_of
+from pytest_nsbox.run.owners import any_own, implementations, is_of
 
 
 @dataclass
@@ -46,11 +46,9 @@ def may_run_ahead(config: pytest.Config) -> bool:
     Not where another plugin goes through the items, as pytest-xdist's worker does, nor where code of
     the project's own hears of reports, and may stop the run at a test that has passed.
     """
-    loops = config.hook.pytest_runtestloop.get_hookimpls()
-    hearers = [
-        *config.hook.pytest_runtest_logreport.get_hookimpls(),
-        *config.hook.pytest_runtest_logfinish.get_hookimpls(),
-    ]
+    hook = config.hook
+    loops = hook.pytest_runtestloop.get_hookimpls()
+    hearers = implementations(hook.pytest_runtest_logreport, hook.pytest_runtest_logfinish)
     return all(
         i.wrapper or i.hookwrapper or is_of(i.function, "_pytest.") for i in loops
     ) and not any_own(config, hearers)

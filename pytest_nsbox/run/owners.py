@@ -17,12 +17,17 @@ def is_of(function: Any, *packages: str) -> bool:
     return (getattr(function, "__module__", None) or "").startswith(packages)
 
 
-def any_own(config: pytest.Config, implementations: Iterable[Any]) -> bool:
-    """Whether one of them is the project's, which may keep there what its tests look at.
+def implementations(*callers: Any) -> list[Any]:
+    """Those of several hooks, given as ``config.hook.pytest_…``."""
+    return [each for caller in callers for each in caller.get_hookimpls()]
+
+
+def any_own(config: pytest.Config, found: Iterable[Any]) -> bool:
+    """Whether one of these implementations is the project's, which may keep what its tests look at.
 
     That is a conftest, or a plugin in the rootdir that is not installed there (in a ``.venv``).
     """
-    return any(_is_own(config, implementation.function) for implementation in implementations)
+    return any(_is_own(config, each.function) for each in found)
 
 
 class Heard:
@@ -44,17 +49,16 @@ class Heard:
 
 def _hearers(item: pytest.Item) -> list[Any]:
     hook, everywhere = item.ihook, item.config.hook  # of a conftest above it, and of any
-    callers = (
-        hook.pytest_runtest_logstart,
-        hook.pytest_runtest_logreport,
-        hook.pytest_runtest_logfinish,
-        hook.pytest_warning_recorded,
-        everywhere.pytest_report_from_serializable,
-        everywhere.pytest_report_teststatus,
-    )
     around = hook.pytest_runtest_protocol.get_hookimpls()
     return [
-        *(implementation for caller in callers for implementation in caller.get_hookimpls()),
+        *implementations(
+            hook.pytest_runtest_logstart,
+            hook.pytest_runtest_logreport,
+            hook.pytest_runtest_logfinish,
+            hook.pytest_warning_recorded,
+            everywhere.pytest_report_from_serializable,
+            everywhere.pytest_report_teststatus,
+        ),
         *(each for each in around if each.wrapper or each.hookwrapper),
     ]
 

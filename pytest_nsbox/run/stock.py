@@ -13,7 +13,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, timing
 from pytest_nsbox.run.flight import Flight, prepare, uninterrupted
 from pytest_nsbox.run.item import ItemRun
-from pytest_nsbox.run.owners import any_own
+from pytest_nsbox.run.owners import any_own, implementations
 from pytest_nsbox.run.template import Template
 from pytest_nsbox.sandbox import heap
 from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
@@ -116,9 +116,9 @@ class Stock:
         ``key_of``: what the test process of an item is to have; None if it needs another, or none.
         Returns the kind of sandbox that will be wanted next.
         """
-        if not (self._may_be_used and _is_usual(run) and self._knows(run)):
-            return kind
-        if self.is_heard(run.item):  # what comes after it is to be a copy of what it leaves
+        # What comes after one that is heard of is to be a copy of what that leaves.
+        is_usual = _is_usual(run) and not self.is_heard(run.item)
+        if not (self._may_be_used and is_usual and self._knows(run)):
             return kind
         coming = self._following(run.item, max(_WORTH, self.jobs + _SPARE + 1))
         if self._template is not None:
@@ -198,7 +198,7 @@ class Stock:
             if other.parent is not parent:
                 if fixtures.tears_down(session, other) or not fixtures.is_set_up(other):
                     break
-                if self.is_heard(other):
+                if self.is_heard(other):  # all of a parent are, or none
                     break
                 parent = other.parent
             found.append(other)
@@ -210,10 +210,12 @@ def _is_usual(run: ItemRun) -> bool:
 
 
 def is_unchanging(config: pytest.Config) -> bool:
-    """Whether no code of the project's own takes part in how we run a test."""
+    """Whether nothing changes in the controller from test to test that a test could tell.
+
+    But for what code of the project's own leaves that hears of an item, see ``owners.Heard``.
+    """
     hook = config.hook
-    callers = (hook.pytest_nsbox_setup, hook.pytest_nsbox_fork, hook.pytest_nsbox_apply)
-    ours = [implementation for caller in callers for implementation in caller.get_hookimpls()]
+    ours = implementations(hook.pytest_nsbox_setup, hook.pytest_nsbox_fork, hook.pytest_nsbox_apply)
     return (
         sys.implementation.name == "cpython"
         and getattr(sys, "_is_gil_enabled", lambda: True)()

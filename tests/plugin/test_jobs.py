@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable
 
 import pytest
@@ -167,30 +166,26 @@ def test_tests_run_at_the_same_time(pytester: pytest.Pytester, run_pytest: Run) 
 def test_those_run_one_by_one_of_which_a_conftest_hears(
     pytester: pytest.Pytester, run_pytest: Run
 ) -> None:
-    pytester.mkdir("heard").joinpath("conftest.py").write_text(
-        textwrap.dedent(
-            """
-            from pathlib import Path
+    pytester.makepyfile(
+        **{
+            "heard/conftest": """
+                from pathlib import Path
 
-            def pytest_runtest_logreport(report):
-                if report.when == "call":
-                    with Path(__file__).with_name("heard.txt").open("a") as file:
-                        print(report.nodeid, file=file)
-            """
-        )
-    )
-    pytester.path.joinpath("heard", "test_heard.py").write_text(
-        textwrap.dedent(
-            """
-            from pathlib import Path
-            import pytest
+                def pytest_runtest_logreport(report):
+                    if report.when == "call":
+                        with Path(__file__).with_name("heard.txt").open("a") as file:
+                            print(report.nodeid, file=file)
+            """,
+            "heard/test_heard": """
+                from pathlib import Path
+                import pytest
 
-            @pytest.mark.parametrize("number", range(6))
-            def test_it(number):
-                file = Path(__file__).with_name("heard.txt")
-                assert (file.read_text() if number else "").count("test_it") == number
-            """
-        )
+                @pytest.mark.parametrize("number", range(6))
+                def test_it(number):
+                    file = Path(__file__).with_name("heard.txt")
+                    assert (file.read_text() if number else "").count("test_it") == number
+            """,
+        }
     )
     pytester.makepyfile(test_meeting=MEETING)
     result = run_pytest("--nsbox=all", "--nsbox-jobs=2")

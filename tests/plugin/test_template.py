@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,20 +104,6 @@ def test_those_after_tests_that_a_conftest_hears_of_are_copies_of_what_it_has_le
     pytester: pytest.Pytester, run_pytest: Run, scope: str
 ) -> None:
     """Those before are of one template, those after of another."""
-    heard = pytester.mkdir("test_b")
-    (heard / "conftest.py").write_text(
-        textwrap.dedent(
-            """
-            import builtins
-
-            builtins.heard = []
-
-            def pytest_runtest_logreport(report):
-                if report.when == "call":
-                    builtins.heard.append(report.nodeid)
-            """
-        )
-    )
     module = """
         import builtins
         import pytest
@@ -128,14 +113,25 @@ def test_those_after_tests_that_a_conftest_hears_of_are_copies_of_what_it_has_le
         def test_number(number):
             assert len(builtins.heard) == {expected}
     """
-    pytester.makepyfile(
-        test_a=module.format(expected=0, scope="function"),
-        test_ab=module.format(expected=0, scope=scope),
-        test_c=module.format(expected=8, scope="function"),
-    )
     of_b = "number" if scope == "function" else 0  # of a sandbox that began with the module
-    (heard / "test_b.py").write_text(textwrap.dedent(module.format(expected=of_b, scope=scope)))
-    pytester.makepyfile(count_templates=COUNT_TEMPLATES)
+    pytester.makepyfile(
+        **{
+            "test_a": module.format(expected=0, scope="function"),
+            "test_ab": module.format(expected=0, scope=scope),
+            "test_b/conftest": """
+                import builtins
+
+                builtins.heard = []
+
+                def pytest_runtest_logreport(report):
+                    if report.when == "call":
+                        builtins.heard.append(report.nodeid)
+            """,
+            "test_b/test_b": module.format(expected=of_b, scope=scope),
+            "test_c": module.format(expected=8, scope="function"),
+            "count_templates": COUNT_TEMPLATES,
+        }
+    )
     result = run_pytest("--nsbox=all", "-p", "count_templates")
     result.assert_outcomes(passed=32)
     result.stdout.fnmatch_lines("templates made: 2")
