@@ -109,6 +109,7 @@ class Flight:
         self.running.started = time.monotonic()
         what["testsfailed"] = self.run.session.testsfailed
         what["number"] = basetemp.next_number(self.run.item)
+        what["location"] = self.run.item.location
         self.running.answer(what)
 
     def listen(self) -> None:

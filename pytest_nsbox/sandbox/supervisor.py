@@ -17,7 +17,7 @@ from collections import deque
 
 from pytest_nsbox.kernel.syscalls import drop_bounding, set_name
 from pytest_nsbox.sandbox import carry, changes, channel, degrade, privileges, rootfs, steps
-from pytest_nsbox.sandbox.builder import Builder, Ready, close
+from pytest_nsbox.sandbox.builder import Builder, Ready
 from pytest_nsbox.sandbox.staging import stage
 
 _MAX_KINDS = 4  # of sandboxes to keep in stock
@@ -89,7 +89,6 @@ class Supervisor:
             return
         self.in_use[ready.number] = ready
         channel.send(self.requests, ready.message, ready.fds)
-        close(ready.fds)
 
     def changes(self, message: channel.Message) -> None:
         """What a sandbox holds that the host does not."""

@@ -40,6 +40,25 @@ def test_the_tests_of_a_module_are(pytester: pytest.Pytester, run_pytest: Run, j
     assert forked_ahead(result)
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_where_an_item_is_has_been_looked_up_before_its_test(
+    pytester: pytest.Pytester, run_pytest: Run, jobs: str
+) -> None:
+    """As bare, where the line with its name needs it; a test may change directories."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_number(number, request):
+            assert vars(request.node)["location"][1:] == (2, f"test_number[{number}]")
+        """
+    )
+    result = run_pytest("--nsbox=all", TIMING, f"--nsbox-jobs={jobs}")
+    result.assert_outcomes(passed=8)
+    assert forked_ahead(result)
+
+
 @pytest.mark.parametrize(
     "conftest",
     [
