@@ -121,12 +121,13 @@ def _encode(text: str | None) -> bytes | None:
 
 def unshare(flags: int) -> None:
     """unshare(2): move the caller into new namespaces of the kinds named by ``CLONE_NEW*``."""
-    _check(_libc.unshare(flags), "unshare", clone_names(flags))
+    if _libc.unshare(flags) < 0:  # no words for it before: this is on the path of every test
+        _check(-1, "unshare", clone_names(flags))
 
 
 def setns(fd: int, kind: int = 0) -> None:
     """setns(2): join the namespace that ``fd`` refers to; ``kind`` one of ``CLONE_NEW*`` or 0."""
-    if _libc.setns(fd, kind) < 0:  # no words for it before: this is on the path of every test
+    if _libc.setns(fd, kind) < 0:
         _check(-1, "setns", clone_names(kind) or f"fd {fd}")
 
 
@@ -328,7 +329,9 @@ def fork(flags: int) -> int:
     tail = [0, tid_address()] if _MACHINE in _CLONE_TID_LAST else [tid_address(), 0]
     # (flags, stack, parent_tid, ...): no stack means "go on with a copy of mine".
     arguments = [ctypes.c_long(value) for value in (_CLONE[_MACHINE], flags, 0, 0, *tail)]
-    return _check(_libc.syscall(*arguments), "clone", clone_names(flags) or "CLONE_PARENT")
+    pid: int = _libc.syscall(*arguments)
+    # No words for it before, as for setns: two processes would find them, in memory that they share.
+    return pid if pid >= 0 else _check(pid, "clone", clone_names(flags) or "CLONE_PARENT")
 
 
 def sethostname(name: str) -> None:

@@ -327,6 +327,6 @@ def is_single_threaded() -> bool:
 
 def remember_thread_id() -> None:
     """What ``os.fork`` does in the child for ``threading.get_native_id`` of the main thread."""
-    remember = getattr(threading.main_thread(), "_set_native_id", None)
-    if remember is not None:
-        remember()
+    main: Any = threading.main_thread()
+    if hasattr(main, "_native_id"):
+        main._native_id = threading.get_native_id()
