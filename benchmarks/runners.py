@@ -28,6 +28,7 @@ EACH = 3  # tests that get a pytest of their own: more would take minutes, and s
 BARE = "bare pytest"
 BARE_OLDER = "bare pytest 8"
 FLOOR = "fork floor"
+FLOOR_TWO = "2 fork floors at once"
 NSBOX_ROOT = "nsbox root"
 NSBOX_ROOTLESS = "nsbox rootless"
 NSBOX_JOBS = "nsbox --nsbox-jobs=2"
@@ -38,7 +39,7 @@ OLDER = {"pytest-forked": "--forked", "pytest-isolate": "--isolate"}  # and what
 BWRAP = "bwrap and a new pytest per test"
 UNSHARE = "unshare and a new pytest per test"
 ROWS = (
-    BARE, FLOOR, NSBOX_ROOT, NSBOX_ROOTLESS, NSBOX_JOBS, NSBOX_SCOPE, XDIST, XDIST_NSBOX,
+    BARE, FLOOR, FLOOR_TWO, NSBOX_ROOT, NSBOX_ROOTLESS, NSBOX_JOBS, NSBOX_SCOPE, XDIST, XDIST_NSBOX,
     BARE_OLDER, *OLDER, BWRAP, UNSHARE,
 )  # fmt: skip
 
@@ -76,7 +77,9 @@ class Rows:
     def _add(self) -> None:
         root = is_privileged()
         self._row(BARE, NO_PLUGIN)
-        self._row(FLOOR, (*NO_PLUGIN, "-p", "fork_floor"))
+        floor = (*NO_PLUGIN, "-p", "fork_floor")
+        self._row(FLOOR, floor)
+        self._row(FLOOR_TWO, (*floor, "--fork-floor-jobs=2"))
         self._row(
             NSBOX_ROOT, SANDBOXED, limit=ROOT_LIMIT, reason="" if root else "takes CAP_SYS_ADMIN"
         )

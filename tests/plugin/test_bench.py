@@ -22,7 +22,9 @@ def bench(json_file: Path, *args: str) -> subprocess.CompletedProcess[str]:
 def test_it_measures_each_row_beside_the_bare_run(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     done = bench(
-        file, "--only=noop,session,memory,startup", "--rows=fork floor,nsbox root,nsbox rootless"
+        file,
+        "--only=noop,session,memory,startup",
+        "--rows=fork floor,2 fork floors at once,nsbox root,nsbox rootless",
     )
     assert done.stderr == ""
     found: dict[str, Any] = json.loads(file.read_text())
@@ -30,7 +32,7 @@ def test_it_measures_each_row_beside_the_bare_run(tmp_path: Path) -> None:
     left_out = set(found["left_out"])
     for column in found["columns"]:
         rows = set(column["rows"])
-        assert {"bare pytest", "fork floor"} <= rows
+        assert {"bare pytest", "fork floor", "2 fork floors at once"} <= rows
         assert rows | left_out >= {"nsbox root", "nsbox rootless"}
     assert found["startup"]["limit_ms"] == 10
     assert "bare pytest" in found["memory_kb"]
