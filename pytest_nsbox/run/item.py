@@ -22,7 +22,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import basetemp, fixtures, inherited, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
-from pytest_nsbox.run.reports import relay_warning, restored, with_frames
+from pytest_nsbox.run.reports import common, completed, relay_warning, restored, with_frames
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.belongings import Belongings
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
@@ -96,6 +96,7 @@ class ItemRun:
         self.broad: CallInfo[None] | None = None
         self.reported: dict[str, str] = {}  # phases, and their outcomes
         self.told: list[pytest.TestReport] = []
+        self.said: dict[str, Any] = {}  # by the last report, see ``reports.abridged``
         self.teardown: pytest.TestReport | None = None  # the test process's, held back
         self.has_ended = False
         self.waits = False  # its test process, for another item of the group
@@ -258,7 +259,9 @@ class ItemRun:
         if kind == "report":
             screen.adopt(self.config, message["screen"])
             junit.adopt(self.item, message["xml"])
-            self.relay_report(restored(message, self.item))
+            data = completed(message["data"], self.said)
+            self.said = common(data)
+            self.relay_report(restored({**message, "data": data}, self.item))
             if message["waits"]:
                 running.answer_later(screen.state(self.config))
         elif kind == "warning":

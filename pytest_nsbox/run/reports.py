@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -45,6 +46,27 @@ def _written_by(longrepr: TerminalRepr, config: pytest.Config, markup: bool) -> 
     tw.code_highlight = config.option.code_highlight == "yes"
     longrepr.toterminal(tw)
     return text.getvalue()
+
+
+# What the reports of an item have in common, as a rule: most of what is to be said of one that passes.
+_COMMON = ("nodeid", "location", "keywords")
+
+
+def common(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report's data may have in common with the next one's, in copies."""
+    return {name: copy.copy(data[name]) for name in _COMMON if name in data}
+
+
+def abridged(data: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The data without what it has in common with the report before; all of it if that differs."""
+    if not before or any(data.get(name) != before.get(name) for name in _COMMON):
+        return data
+    return {name: value for name, value in data.items() if name not in before}
+
+
+def completed(data: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The data with that again, where none of it was sent."""
+    return data if any(name in data for name in _COMMON) else {**data, **common(before)}
 
 
 def restored(message: wire.Message, item: pytest.Item) -> pytest.TestReport:

@@ -28,6 +28,8 @@ from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.owners import is_of
 from pytest_nsbox.run.reports import (
+    abridged,
+    common,
     count_subtests,
     forget_our_frames,
     frames_of,
@@ -144,6 +146,7 @@ class TestProcess:
         self.has_failed = False
         self.xml = junit.Recorded(item)
         self.told: list[tuple[pytest.TestReport, set[str]]] = []  # reports and what they held
+        self.said: dict[str, Any] = {}  # by the last report, see ``abridged``
 
     def is_copy(self) -> bool:
         """Whether this is a child that the test forked, and that has come back: it has no say."""
@@ -403,13 +406,14 @@ class TestProcess:
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
         self.send(
             "report",
-            data=data,
+            data=abridged(data, self.said),
             rendered=render(report, config),
             xml=self.xml.news(),
             screen=screen.state(config),
             waits=self.in_step,
             later=not (self.in_step or hasattr(report, "context")),
         )
+        self.said = common(data)
         self.told.append((report, set(vars(report))))
         if self.in_step:  # until the controller has told of it nothing else is put out
             screen.adopt(config, self.home.answer())

@@ -185,11 +185,13 @@ class Writer:
 
     def write(self, frame: bytes, *, later: bool = False) -> None:
         """Send it, ``later`` with the next one if there is where to hold it. Raises Lost."""
+        if later and self.held is not None and self.held.add(frame):
+            return
         if self._found() != self._pipe:
             raise Lost
         if self.held is None:
             write(self.fd, frame)
-        elif not (later and self.held.add(frame)):
+        else:
             frame = self.held.frames() + frame
             write(self.fd, frame)
             self.held.sent(len(frame))

@@ -128,6 +128,48 @@ def test_a_report_that_plugins_write_on(
     same_as_bare("-s", "-v")
 
 
+@pytest.mark.parametrize("scope", ["function", "module"])
+def test_reports_that_differ_in_what_those_of_an_item_have_in_common(
+    pytester: pytest.Pytester, same_as_bare: SameAsBare, scope: str
+) -> None:
+    """Of that the second and third say nothing on their way, where they say the same."""
+    pytester.makeini(f"[pytest]\nnsbox_scope = {scope}")
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            if item.name == "test_keywords" and report.when == "call":
+                report.keywords["only of the call"] = 1
+            if item.name == "test_location" and report.when == "teardown":
+                report.location = (report.location[0], 99, "elsewhere")
+            return report
+
+        def pytest_runtest_logreport(report):
+            print(report.nodeid, report.when, report.location, sorted(report.keywords))
+            report.keywords[f"told of {report.when}"] = 1
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_first(): pass
+        def test_keywords(): pass
+        def test_location(): pass
+        def test_fails(): assert False
+
+        def test_marked(request):
+            request.node.add_marker("late")
+            request.node.extra_keyword_matches.add("later")
+        """
+    )
+    result = same_as_bare("-v")
+    result.stdout.fnmatch_lines(["*test_location teardown ('*', 99, 'elsewhere')*"])
+
+
 def test_properties_in_the_xml(pytester: pytest.Pytester, same_as_bare: SameAsBare) -> None:
     pytester.makepyfile(
         """
