@@ -330,7 +330,7 @@ def fork(flags: int) -> int:
     # (flags, stack, parent_tid, ...): no stack means "go on with a copy of mine".
     arguments = [ctypes.c_long(value) for value in (_CLONE[_MACHINE], flags, 0, 0, *tail)]
     pid: int = _libc.syscall(*arguments)
-    # No words for it before, as for setns: two processes would find them, in memory that they share.
+    # No words for it before, as in setns: here two processes would look for them.
     return pid if pid >= 0 else _check(pid, "clone", clone_names(flags) or "CLONE_PARENT")
 
 

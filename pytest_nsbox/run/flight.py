@@ -28,6 +28,7 @@ from pytest_nsbox.run import test_process as child
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.output import Output
 from pytest_nsbox.run.places import current_directory
+from pytest_nsbox.run.reports import is_location
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
 
@@ -109,7 +110,8 @@ class Flight:
         self.running.started = time.monotonic()
         what["testsfailed"] = self.run.session.testsfailed
         what["number"] = basetemp.next_number(self.run.item)
-        what["location"] = self.run.item.location
+        location = self.run.item.location
+        what["location"] = location if is_location(location) else None
         self.running.answer(what)
 
     def listen(self) -> None:

@@ -59,9 +59,11 @@ def common(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def abridged(data: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """The data without what it has in common with the report before; all of it if that differs."""
-    if not before or any(data.get(name) != before.get(name) for name in _COMMON):
-        return data
-    return {name: value for name, value in data.items() if name not in before}
+    try:
+        is_same = bool(before) and all(data.get(name) == before.get(name) for name in _COMMON)
+    except Exception:  # of what a plugin has put there, an array for one
+        is_same = False
+    return {name: data[name] for name in data if name not in before} if is_same else data
 
 
 def completed(data: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +123,8 @@ def _is_list_of_pairs(value: object) -> bool:
     )
 
 
-def _is_location(value: object) -> bool:
+def is_location(value: object) -> bool:
+    """Whether that is where an item is: a path, a line or None, and a name."""
     match value:
         case [str(), int() | None, str() | None]:
             return isinstance(value, tuple)
@@ -141,7 +144,7 @@ def _are_sections(value: object) -> bool:
 
 _RIGHT: dict[str, Callable[[object], bool]] = {
     "nodeid": _is_text,
-    "location": _is_location,
+    "location": is_location,
     "keywords": lambda value: isinstance(value, dict),
     "outcome": _is_text,
     "longrepr": _is_explanation,

@@ -239,8 +239,9 @@ class TestProcess:
         screen.adopt(self.config, order["screen"])
         self.session.testsfailed = order["testsfailed"]
         basetemp.adopt_number(item, order["number"])
-        # A cached property, which the line with its name has taken the controller to look up.
-        vars(item)["location"] = tuple(order["location"])
+        if order["location"] is not None:
+            # A cached property, which the line with its name has taken the controller to look up.
+            vars(item)["location"] = tuple(order["location"])
         warnings.filters[:] = self.filters  # type: ignore[index]
         if self.has_strangers:  # the controller has them put out what they do
             self.mute = screen.Mute(self.config)

@@ -209,3 +209,30 @@ def test_a_value_that_json_cannot_say_comes_as_its_repr(
     result = run_pytest()
     result.assert_outcomes(passed=1, warnings=1)
     result.stdout.fnmatch_lines(["*PytestWarning: nsbox: *1j*"])
+
+
+def test_a_keyword_of_a_report_that_cannot_be_compared_comes_as_its_repr(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        class Array:
+            def __eq__(self, other):
+                raise ValueError("the truth value of an array is ambiguous")
+
+            def __repr__(self):
+                return "array([1, 2])"
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            report.keywords["odd"] = Array()
+            return report
+        """
+    )
+    pytester.makepyfile("def test_sandboxed(sandbox): pass")
+    result = run_pytest()
+    result.assert_outcomes(passed=1, warnings=3)
+    result.stdout.fnmatch_lines(["*PytestWarning: nsbox: *array([[]1, 2])*"])
