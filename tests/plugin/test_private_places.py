@@ -15,9 +15,19 @@ RunPytest = Callable[..., pytest.RunResult]
 # /tmp is to have nothing to do with where the suite lies.
 pytestmark = pytest.mark.usefixtures("suite_elsewhere")
 
+IN_TMP = '''
+import os, sys
+
+def in_tmp():
+    """What is right in /tmp, but for the way to what this Python imports, if that lies there."""
+    ways = {path.split("/")[2] for path in [*sys.path, sys.prefix] if path.startswith("/tmp/")}
+    return sorted(set(os.listdir("/tmp")) - ways)
+'''
+
 FIXTURE = """
 import os, shutil, tempfile
 import pytest
+from elsewhere import in_tmp
 
 @pytest.fixture(scope="module")
 def made():
@@ -43,6 +53,7 @@ def suite_elsewhere(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) 
         for name in ("HOME", "USERPROFILE"):  # which pytester has set to where it was
             monkeypatch.setenv(name, directory)
         monkeypatch.setattr(pytester, "_path", type(pytester.path)(directory))
+        pytester.makepyfile(elsewhere=IN_TMP)
         yield
 
 
@@ -55,7 +66,7 @@ def test_each_test_finds_them_as_the_fixture_made_them(
 @pytest.mark.parametrize("attempt", range(2))
 def test(made, attempt):
     top, file = made
-    assert sorted(os.listdir("/tmp")) == sorted(os.path.basename(path) for path in made)
+    assert in_tmp() == sorted(os.path.basename(path) for path in made)
     assert os.listdir(top) == ["a"]
     assert open(file).read() == "pristine"
     assert os.stat(file).st_mode & 0o777 == 0o640
@@ -73,6 +84,7 @@ def test_what_a_module_makes_when_it_is_imported_is_there(
     pytester.makepyfile(
         """
         import atexit, os, shutil, tempfile
+        from elsewhere import in_tmp
         TOP = tempfile.mkdtemp(dir="/tmp")
         atexit.register(shutil.rmtree, TOP)
         fd, SHARED = tempfile.mkstemp(dir="/dev/shm")
@@ -87,7 +99,7 @@ def test_what_a_module_makes_when_it_is_imported_is_there(
             assert os.path.isdir(TOP)
             assert open(SHARED).read() == "shared"
             assert os.readlink(f"{TOP}.link") == "nowhere"
-            assert len(os.listdir("/tmp")) == 3
+            assert len(in_tmp()) == 3
         """
     )
     run_pytest("--nsbox=all").assert_outcomes(passed=1)
@@ -104,7 +116,7 @@ def test_bare(made):
 
 @pytest.mark.sandbox
 def test_boxed(made):
-    assert sorted(os.listdir("/tmp")) == sorted(os.path.basename(path) for path in made)
+    assert in_tmp() == sorted(os.path.basename(path) for path in made)
 """
     )
     run_pytest().assert_outcomes(passed=2)
@@ -117,6 +129,7 @@ def test_what_a_test_without_a_sandbox_leaves_is_not_there(
         """
         import atexit, os, tempfile
         import pytest
+        from elsewhere import in_tmp
 
         def test_bare():
             fd, path = tempfile.mkstemp(dir="/tmp")
@@ -124,7 +137,7 @@ def test_what_a_test_without_a_sandbox_leaves_is_not_there(
 
         @pytest.mark.sandbox
         def test_boxed():
-            assert os.listdir("/tmp") == []
+            assert in_tmp() == []
         """
     )
     run_pytest().assert_outcomes(passed=2)
@@ -136,9 +149,9 @@ def test_what_the_fixture_has_taken_away_is_no_longer_there(
     pytester.makepyfile(
         FIXTURE,
         test_b="""
-        import os
+        from elsewhere import in_tmp
         def test_after():
-            assert os.listdir("/tmp") == []
+            assert in_tmp() == []
         """,
     )
     pytester.makepyfile(test_a=FIXTURE + "def test(made): pass")
