@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 _NAME_LENGTH = 30  # of what tmp_path takes of a test's name: _mk_tmp in _pytest/tmpdir.py
+_NO_WORD = re.compile(r"\W")  # here: each forked process would compile it anew
 _NAMED = {"tmp_path", "tmpdir", "pytester", "testdir"}  # after their test
 _FACTORIES = {"tmp_path_factory", "tmpdir_factory"}
 
@@ -84,19 +85,19 @@ class Use:
 def next_number(item: pytest.Item) -> int:
     """With which number the next directory of the item's name is tried, since pytest 9.2."""
     numbers: dict[str, int] = getattr(_factory_of(item.config), "_next_number", {})
-    return numbers.get(_name_of(item).lower(), 0) if numbers else 0
+    return numbers.get(_name_of(item).lower(), 0)
 
 
 def adopt_number(item: pytest.Item, number: int) -> None:
     """Go on where another process is: of a test that has passed pytest may remove the directory."""
     numbers: dict[str, int] = getattr(_factory_of(item.config), "_next_number", {})
-    if number and number > next_number(item):
+    if number > next_number(item):
         numbers[_name_of(item).lower()] = number
 
 
 def _name_of(item: pytest.Item) -> str:
     """As tmp_path makes it."""
-    return re.sub(r"\W", "_", item.name)[:_NAME_LENGTH]
+    return _NO_WORD.sub("_", item.name)[:_NAME_LENGTH]
 
 
 def _factory_of(config: pytest.Config) -> Any:

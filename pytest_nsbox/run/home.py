@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 from typing import Any, NamedTuple
 
 from pytest_nsbox.run import wire
+from pytest_nsbox.sandbox import channel
 
 # Taken now: a test may replace them, and its process must still be heard.
 _read, _poll = os.read, select.poll
-_decode = json.JSONDecoder().raw_decode  # as in ``channel``
 
 
 class Home(NamedTuple):
@@ -45,7 +44,7 @@ class Home(NamedTuple):
             if not chunk:
                 raise RuntimeError("the controller has gone")
             answer += chunk
-        return _decode(answer.decode())[0]
+        return channel.decode(answer.decode())[0]
 
     def is_told_something(self) -> bool:
         """Whether an answer is there already."""

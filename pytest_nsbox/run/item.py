@@ -259,9 +259,9 @@ class ItemRun:
         if kind == "report":
             screen.adopt(self.config, message["screen"])
             junit.adopt(self.item, message["xml"])
-            data = completed(message["data"], self.said)
-            self.said = common(data)
-            self.relay_report(restored({**message, "data": data}, self.item))
+            message["data"] = completed(message["data"], self.said)
+            self.said = common(message["data"])
+            self.relay_report(restored(message, self.item))
             if message["waits"]:
                 running.answer_later(screen.state(self.config))
         elif kind == "warning":

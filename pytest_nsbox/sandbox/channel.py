@@ -17,7 +17,7 @@ _INLINE = 32_000  # bytes; a packet must fit into the socket's buffer (net.core.
 _MAX_FDS = 32
 
 # On the path of every test, where json.loads makes twelve calls of it.
-_decode = json.JSONDecoder().raw_decode
+decode = json.JSONDecoder().raw_decode
 
 # Taken now: pytest-socket replaces the class, for tests that are not to have sockets.
 _Socket = socket.socket
@@ -88,5 +88,5 @@ def read(packet: bytes, fds: list[int]) -> tuple[Message, list[int]]:
         with open(fds.pop(), "rb") as file:
             file.seek(0)
             body = file.read()
-    message: Message = _decode(body.decode("utf-8", "surrogatepass"))[0]
+    message: Message = decode(body.decode("utf-8", "surrogatepass"))[0]
     return message, fds
