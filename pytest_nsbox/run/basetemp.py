@@ -85,13 +85,13 @@ class Use:
 def next_number(item: pytest.Item) -> int:
     """With which number the next directory of the item's name is tried, since pytest 9.2."""
     numbers: dict[str, int] = getattr(_factory_of(item.config), "_next_number", {})
-    return numbers.get(_name_of(item).lower(), 0)
+    return numbers.get(_name_of(item).lower(), 0) if numbers else 0
 
 
 def adopt_number(item: pytest.Item, number: int) -> None:
     """Go on where another process is: of a test that has passed pytest may remove the directory."""
     numbers: dict[str, int] = getattr(_factory_of(item.config), "_next_number", {})
-    if number > next_number(item):
+    if number and number > next_number(item):
         numbers[_name_of(item).lower()] = number
 
 

@@ -251,7 +251,7 @@ def broad_fixtures(item: pytest.Item, node: pytest.Collector | None = None) -> l
     known = [
         name
         for name in getattr(item, "fixturenames", ())
-        if _scope_of(item, name) > Scope.Function and _outlives(item, name, node)
+        if _scope_of(item, name) is not Scope.Function and _outlives(item, name, node)
     ]
     others = [
         name
@@ -267,7 +267,7 @@ def wider_params(item: Any, node: pytest.Collector) -> dict[str, int]:
     return {
         name: id(value)
         for name, value in params.items()
-        if _scope_of(item, name) > Scope.Function and _outlives(item, name, node)
+        if _scope_of(item, name) is not Scope.Function and _outlives(item, name, node)
     }
 
 

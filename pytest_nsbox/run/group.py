@@ -54,6 +54,20 @@ def may_run_ahead(config: pytest.Config) -> bool:
     ) and not any_own(config, hearers)
 
 
+def location_after(item: pytest.Item, previous: pytest.Item) -> tuple[str, int | None, str]:
+    """The item's location, which comes after that one: of the same function it is not looked up again.
+
+    Those with one object for their fixtures' names have been made of one function (_genfunctions in
+    _pytest/python.py).  To look it up in the source is a tenth of a quick test.
+    """
+    if type(item) is pytest.Function and "location" not in vars(item):
+        is_same = type(previous) is pytest.Function and item._fixtureinfo is previous._fixtureinfo
+        if is_same and item.parent is previous.parent:
+            path, line, _ = previous.location
+            vars(item)["location"] = path, line, item.getmodpath()
+    return item.location
+
+
 def scope_node(item: pytest.Item, scope: str) -> Any:
     """The node for as long as which a sandbox of that scope lives; None: the item itself.
 

@@ -22,7 +22,7 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import basetemp, fixtures, inherited, junit, leftovers, screen, timing, wire
 from pytest_nsbox.run.group import Group
 from pytest_nsbox.run.inherited import Section, add_to_report, joined
-from pytest_nsbox.run.reports import common, completed, relay_warning, restored, with_frames
+from pytest_nsbox.run.reports import Said, relay_warning, restored, with_frames
 from pytest_nsbox.run.running import Running
 from pytest_nsbox.sandbox.belongings import Belongings
 from pytest_nsbox.sandbox.client import Sandbox, SandboxError
@@ -96,7 +96,7 @@ class ItemRun:
         self.broad: CallInfo[None] | None = None
         self.reported: dict[str, str] = {}  # phases, and their outcomes
         self.told: list[pytest.TestReport] = []
-        self.said: dict[str, Any] = {}  # by the last report, see ``reports.abridged``
+        self.said = Said()
         self.teardown: pytest.TestReport | None = None  # the test process's, held back
         self.has_ended = False
         self.waits = False  # its test process, for another item of the group
@@ -254,14 +254,13 @@ class ItemRun:
 
     def receive(self, message: wire.Message, running: Running, sandbox: Sandbox) -> None:
         """Act on one message of the test process."""
-        wire.check(message)
+        message = wire.completed(message)
         kind = message["type"]
         if kind == "report":
             screen.adopt(self.config, message["screen"])
             junit.adopt(self.item, message["xml"])
-            message["data"] = completed(message["data"], self.said)
-            self.said = common(message["data"])
-            self.relay_report(restored(message, self.item))
+            data = self.said.completed(message["data"], whole=message["whole"])
+            self.relay_report(restored(data, message["rendered"], self.item))
             if message["waits"]:
                 running.answer_later(screen.state(self.config))
         elif kind == "warning":
@@ -313,6 +312,8 @@ class ItemRun:
             raise SandboxError(f"the test process could not run its test:\n{message['text']}")
 
     def add_to_told(self, added: list[dict[str, Any]]) -> None:
+        if not added:
+            return
         if len(added) != len(self.told) or not all(isinstance(each, dict) for each in added):
             raise wire.Garbled(f"not a message: it adds to {len(added)} reports")
         for report, attributes in zip(self.told, added, strict=True):

@@ -48,39 +48,65 @@ def _written_by(longrepr: TerminalRepr, config: pytest.Config, markup: bool) -> 
     return text.getvalue()
 
 
-# What the reports of an item have in common, as a rule: most of what is to be said of one that passes.
-_COMMON = ("nodeid", "location", "keywords")
+# What the data of a test that passes says, each time.
+_USUAL: dict[str, Any] = {
+    "$report_type": "TestReport",
+    "outcome": "passed",
+    "longrepr": None,
+    "sections": [],
+    "user_properties": [],
+}
+_COMMON = ("nodeid", "location", "keywords")  # to the reports of an item, as a rule
 
 
-def common(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a report's data may have in common with the next one's, in copies."""
-    return {name: copy.copy(data[name]) for name in _COMMON if name in data}
+class Said:
+    """What is said of an item's reports already, and holds for the next: most, if its test passes.
 
-
-def abridged(data: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The data without what it has in common with the report before; all of it if that differs."""
-    try:
-        is_same = bool(before) and all(data.get(name) == before.get(name) for name in _COMMON)
-    except Exception:  # of what a plugin has put there, an array for one
-        is_same = False
-    return {name: data[name] for name in data if name not in before} if is_same else data
-
-
-def completed(data: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The data with that again, where none of it was sent."""
-    return data if any(name in data for name in _COMMON) else {**data, **common(before)}
-
-
-def restored(message: wire.Message, item: pytest.Item) -> pytest.TestReport:
-    """The report that a test process has sent. Raises Garbled.
-
-    Of reports pytest and its plugins believe everything, some of it only when the run ends, so that
-    whatever a test may have made up is refused here.
+    There is one on either side of the pipe.
     """
-    data, rendered = message["data"], message["rendered"]
-    for name, is_right in _RIGHT.items():
-        if not is_right(data.get(name)):
-            raise wire.Garbled(f"not a report: {name} is {data.get(name)!r:.200}")
+
+    def __init__(self) -> None:
+        self._values = dict(_USUAL)
+
+    def left_of(self, data: dict[str, Any]) -> dict[str, Any] | None:
+        """What of a report's data is still to be said; None: all of it."""
+        said = self._values
+        if not said.keys() <= data.keys():  # which holds not for one that lacks it
+            return None
+        try:
+            left = {
+                name: value
+                for name, value in data.items()
+                if name not in said or value != said[name]
+            }
+            self._keep(left)
+        except Exception:  # of what a plugin has put there: an array has no truth
+            return None
+        return left
+
+    def completed(self, data: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+        """The data from what was left of it, or from all of it. Raises Garbled.
+
+        Of reports pytest and its plugins believe everything, some of it only when the run ends, so
+        that whatever a test may have made up is refused here.
+        """
+        said = {} if whole else self._values
+        for name, is_right in _RIGHT.items():
+            if (name in data or name not in said) and not is_right(data.get(name)):
+                raise wire.Garbled(f"not a report: {name} is {data.get(name)!r:.200}")
+        if not whole:
+            self._keep(data)
+        # In copies: plugins may add to those of a report.
+        return {name: copy.copy(value) for name, value in said.items() if name not in data} | data
+
+    def _keep(self, data: Mapping[str, Any]) -> None:
+        self._values.update({name: copy.copy(data[name]) for name in _COMMON if name in data})
+
+
+def restored(
+    data: dict[str, Any], rendered: list[str] | None, item: pytest.Item
+) -> pytest.TestReport:
+    """The report that a test process has sent; ``rendered``: by ``render``. Raises Garbled."""
     # A makereport hook may give it a name of its own, but not that of a test that is not it.
     if data["nodeid"] != item.nodeid and data["nodeid"] in _nodeids(item.session):
         raise wire.Garbled(f"a report of another test: {data['nodeid']}")

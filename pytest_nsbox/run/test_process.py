@@ -23,13 +23,12 @@ from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import basetemp, fixtures, forked, junit, leftovers, screen, timing, wire
-from pytest_nsbox.run.group import Group
+from pytest_nsbox.run.group import Group, location_after
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.owners import is_of
 from pytest_nsbox.run.reports import (
-    abridged,
-    common,
+    Said,
     count_subtests,
     forget_our_frames,
     frames_of,
@@ -146,7 +145,7 @@ class TestProcess:
         self.has_failed = False
         self.xml = junit.Recorded(item)
         self.told: list[tuple[pytest.TestReport, set[str]]] = []  # reports and what they held
-        self.said: dict[str, Any] = {}  # by the last report, see ``abridged``
+        self.said = Said()
 
     def is_copy(self) -> bool:
         """Whether this is a child that the test forked, and that has come back: it has no say."""
@@ -220,7 +219,7 @@ class TestProcess:
             "screen": None,
             "testsfailed": self.session.testsfailed,
             "number": 0,
-            "location": self.session.items[run].location,
+            "location": location_after(self.session.items[run], self.item),
         }
 
     def obey(self, order: Mapping[str, Any]) -> None:
@@ -405,26 +404,28 @@ class TestProcess:
     def send_report(self, report: pytest.TestReport) -> None:
         config = self.config
         data = config.hook.pytest_report_to_serializable(config=config, report=report)
+        left = self.said.left_of(data)
         self.send(
             "report",
-            data=abridged(data, self.said),
+            data=data if left is None else left,
+            whole=left is None,
             rendered=render(report, config),
             xml=self.xml.news(),
             screen=screen.state(config),
             waits=self.in_step,
             later=not (self.in_step or hasattr(report, "context")),
         )
-        self.said = common(data)
         self.told.append((report, set(vars(report))))
         if self.in_step:  # until the controller has told of it nothing else is put out
             screen.adopt(config, self.home.answer())
 
     def added(self) -> list[dict[str, Any]]:
         """What plugins have written on each report after it was told (pdb: that it was shown)."""
-        return [
+        added = [
             {name: value for name, value in vars(report).items() if name not in held}
             for report, held in self.told
         ]
+        return added if any(added) else []
 
     def take_terminal(self) -> None:
         """Become the terminal's foreground group, to read from it; the controller takes it back."""
@@ -441,7 +442,7 @@ class TestProcess:
         if self.is_copy() and type != "ask":
             return
         timing.mark(self.config, "item protocol")
-        foreign = self.home.tell({"type": type, **values}, later=later)
+        foreign = self.home.tell(wire.brief({"type": type, **values}), later=later)
         timing.mark(self.config, "send")
         for text in foreign:
             told = pytest.PytestWarning(

@@ -19,10 +19,11 @@ from typing import Any
 
 Message = dict[str, Any]
 
-# What each type of message must hold.
+# What each type of message holds.
 _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "report": {
         "data": dict,
+        "whole": bool,
         "rendered": (list, type(None)),
         "xml": (dict, type(None)),
         "screen": (dict, type(None)),
@@ -61,6 +62,22 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "trouble": {"text": str},
 }
 
+# What a message holds of which nothing is said, as a rule; on the path of every test that passes.
+_USUAL: dict[str, dict[str, Any]] = {
+    "report": {"whole": False, "rendered": None, "xml": None, "screen": None, "waits": False},
+    "end": {
+        "screen": None,
+        "shouldfail": False,
+        "shouldstop": False,
+        "added": [],
+        "timing": None,
+        "ahead": False,
+        "basetemp": False,
+        "number": 0,
+        "pages": [],
+    },
+}
+
 _HEADER = struct.Struct("!4sI")
 _MAGIC = b"nsbx"
 _MAX_FRAME = 1 << 30  # bytes; a report with all of a test's output is far below
@@ -89,14 +106,29 @@ _write, _fstat, _poll = os.write, os.fstat, select.poll
 _encode = json.JSONEncoder().encode
 
 
-def check(message: Message) -> None:
-    """Raise Garbled unless the message is one of those that a test process sends."""
-    fields = _FIELDS.get(message["type"])
+def brief(message: Message) -> Message:
+    """The message without what is as usual, for ``completed``."""
+    usual = _USUAL.get(message["type"], {})
+    return {
+        name: value for name, value in message.items() if name not in usual or value != usual[name]
+    }
+
+
+def completed(message: Message) -> Message:
+    """The message, with what is as usual. Raises Garbled unless it is one that a test process sends."""
+    kind = message["type"]
+    fields = _FIELDS.get(kind)
     if fields is None:
-        raise Garbled(f"not a message: its type is {message['type']!r}")
+        raise Garbled(f"not a message: its type is {kind!r}")
+    usual = _USUAL.get(kind, {})
     for name, types in fields.items():
-        if name not in message or not isinstance(message[name], types):
-            raise Garbled(f"not a message: {message['type']!r} with {name}={message.get(name)!r}")
+        if name in message:
+            if isinstance(message[name], types):
+                continue
+        elif name in usual:
+            continue
+        raise Garbled(f"not a message: {kind!r} with {name}={message.get(name)!r}")
+    return {**usual, **message}
 
 
 _TAG = "!"

@@ -93,3 +93,45 @@ def test_an_example_that_failed_comes_first_in_the_next_run(
     first, again = both(["-k", "test_fails"], ["-k", "test_fails"], varying=_VARYING).runs
     assert "first drawn: 1000" not in first.outlines
     assert "first drawn: 1000" in again.outlines
+
+
+@pytest.mark.parametrize("where", [None, "elsewhere"])
+def test_the_database_of_a_test_that_imports_hypothesis_when_it_runs(
+    pytester: pytest.Pytester, both: Both, monkeypatch: pytest.MonkeyPatch, where: str | None
+) -> None:
+    """Of which pytest's own process knows nothing."""
+    if where is not None:
+        monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", where)
+    pytester.makepyfile(
+        """
+        def test_imports_it():
+            from hypothesis import given, strategies
+
+            @given(strategies.integers())
+            def check(number):
+                assert number < 1000
+
+            check()
+        """
+    )
+    place = where or ".hypothesis"
+    varying = [(re.compile(rf"left: {re.escape(place)}/.*\n"), ""), (re.compile(r"\n.*%.*"), "")]
+    seen = both([], varying=varying)
+    assert any(path.startswith(f"{place}/examples/") for path in seen.files)
+
+
+def test_hypothesis_is_not_imported_before_its_own_plugin_does_so_at_the_end(
+    pytester: pytest.Pytester, both: Both
+) -> None:
+    pytester.makeconftest(
+        """
+        import sys
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionfinish():
+            print("imported:", "hypothesis" in sys.modules)
+        """
+    )
+    pytester.makepyfile("def test_it(): pass")
+    both([]).runs[0].stdout.fnmatch_lines(["*imported: False"])

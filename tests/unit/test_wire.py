@@ -240,7 +240,7 @@ def test_a_test_that_replaces_os_write_still_gets_its_report_home(
 )
 def test_a_message_that_no_test_process_sends_is_refused(message: wire.Message, told: str) -> None:
     with pytest.raises(wire.Garbled, match=f"^not a message: .*{told}"):
-        wire.check(message)
+        wire.completed(message)
 
 
 def test_a_message_that_is_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
-from hypothesis.configuration import storage_directory
 
 
 class Adapter:
@@ -14,5 +16,10 @@ class Adapter:
 
     @pytest.hookimpl
     def pytest_nsbox_keep(self) -> list[str]:
-        found = storage_directory(intent_to_write=False)
+        # Its plugin does not import it (0.2 s), nor do we: some tests may, when they run, or none.
+        configuration = sys.modules.get("hypothesis.configuration")
+        if configuration is None:
+            where = os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY") or ".hypothesis"
+            return [os.path.abspath(where)]
+        found = configuration.storage_directory(intent_to_write=False)
         return [str(getattr(found, "path", found))]  # a Path itself in older releases
