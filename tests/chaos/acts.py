@@ -769,8 +769,7 @@ def _report(**changes: object) -> Callable[[], bytes]:
 def _report_frame(data: object) -> bytes:
     from pytest_nsbox.run import wire
 
-    fields = {**dict.fromkeys(wire._FIELDS["report"]), "waits": False}
-    return wire.encode({**fields, "type": "report", "data": data})
+    return wire.encode({"type": "report", "data": data})
 
 
 def _message(**values: object) -> bytes:
