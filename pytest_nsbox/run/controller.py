@@ -106,7 +106,8 @@ class Controller:
         self._threads = threading.enumerate()
         self._filters = list(warnings.filters)
         self._runs_ahead = may_run_ahead(self.config)
-        self.stock.begin(self.config.pluginmanager.getplugin("session"), self._filters)
+        session = self.config.pluginmanager.getplugin("session")
+        self.stock.begin(session, self._filters, self._runs_ahead)
 
     def settle(self, error: BaseException | None = None) -> None:
         """Wait for what is in flight, and for what is still being copied out.
@@ -405,7 +406,7 @@ class Controller:
 
             def key_of(item: pytest.Item) -> tuple[SandboxOptions, Kind] | None:
                 options = self.options_here(item)
-                if not isinstance(options, SandboxOptions) or scope_node(item, options.scope):
+                if not isinstance(options, SandboxOptions):
                     return None
                 return options, kind_for(options)
 

@@ -166,24 +166,35 @@ def _set_up_for(item: Any, names: Sequence[str]) -> None:
         item._initrequest()  # which begins anew
 
 
-def is_set_up(item: Any) -> bool:
+def is_set_up(
+    item: Any, node: pytest.Collector | None = None, others: Sequence[pytest.Item] = ()
+) -> bool:
     """Whether nothing is left to do for the item's collectors and broad-scoped fixtures.
 
-    A collector that does nothing when it is set up need not be active: see ``enter``.
+    Nor for those that ``others`` of its node need.  A collector that does nothing when it is set up
+    need not be active: see ``enter``.
     """
     stack = item.session._setupstate.stack
-    return all(
-        stack[node][1] is None if node in stack else _inherits(node, "setup")
-        for node in item.listchain()[:-1]
-    ) and not any(_is_new(item, name) for name in broad_fixtures(item))
+    is_outside = True
+    for each in item.listchain()[:-1]:
+        is_outside &= each is not node
+        if each in stack:
+            if stack[each][1] is not None:
+                return False
+        elif is_outside and not _inherits(each, "setup"):
+            return False
+    return not any(
+        _is_new(each, name) for each in (item, *others) for name in broad_fixtures(each, node)
+    )
 
 
-def enter(item: pytest.Item) -> None:
-    """Make an item for which ``is_set_up`` an active node, with its collectors."""
+def enter(item: pytest.Item, node: pytest.Collector | None = None) -> None:
+    """Make an item for which ``is_set_up`` an active node, with its collectors or those of the node."""
     state: SetupState = item.session._setupstate
-    if item.parent not in state.stack:
+    parent = item.parent if node is None else node.parent
+    if parent is not None and parent not in state.stack:
         # setup() takes an Item, but asks only for its listchain().
-        SetupState.setup(state, item.parent)  # type: ignore[arg-type]
+        SetupState.setup(state, parent)  # type: ignore[arg-type]
     activate(item)
 
 

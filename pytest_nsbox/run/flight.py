@@ -224,8 +224,6 @@ class Flight:
         """Let go of the files, when all is told that is to be."""
         if self.output is not None:
             self.output.close()
-        if self.held is not None:
-            self.held.close()
 
     def close_fds(self) -> None:
         """In a forked child: let go of what belongs to this flight."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -20,7 +20,7 @@ class Group:
 
     node: pytest.Collector
     indices: dict[pytest.Item, int]  # of its items, in session.items
-    filters: list[Any]  # of warnings, as they are around each test
+    filters: Sequence[Any]  # of warnings, as they are around each test
     runs_ahead: bool  # its test process need not wait to be told which item is next
 
     def index(self, item: pytest.Item | None) -> int | None:
@@ -33,6 +33,11 @@ class Group:
     def follows(self, item: pytest.Item, previous: pytest.Item) -> bool:
         """Whether the item is of this group, and its next."""
         return self.indices.get(item) == self.indices[previous] + 1
+
+    @property
+    def last(self) -> int:
+        """Where in session.items its last item is."""
+        return next(reversed(self.indices.values()))
 
     @property
     def others(self) -> list[pytest.Item]:
@@ -112,3 +117,13 @@ def group_of(
         return None
     members = takewhile(belongs, items[start:])
     return Group(node, {member: start + n for n, member in enumerate(members)}, filters, runs_ahead)
+
+
+def group_until(
+    item: pytest.Item, last: int, scope: str, filters: Sequence[Any], runs_ahead: bool
+) -> Group:
+    """The group from an item to the last one, as ``group_of`` has found it in the controller."""
+    items = item.session.items
+    start = items.index(item)
+    indices = {member: start + n for n, member in enumerate(items[start : last + 1])}
+    return Group(scope_node(item, scope), indices, filters, runs_ahead)

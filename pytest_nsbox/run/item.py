@@ -119,9 +119,9 @@ class ItemRun:
         if hasattr(item, "_request") and not item._request:
             item._initrequest()
         node, others = (self.group.node, self.group.others) if self.group else (None, ())
-        if self.group is None and fixtures.is_set_up(item):
+        if fixtures.is_set_up(item, node, others):
             # The hooks of pytest would be half a millisecond for nothing.
-            fixtures.enter(item)
+            fixtures.enter(item, node)
             tell = functools.partial(self.ihook.pytest_nsbox_setup, item=item)
             self.broad = CallInfo.from_call(tell, when="setup", reraise=_RERAISE)
             inherited.forget(self.config)

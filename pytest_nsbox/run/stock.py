@@ -12,6 +12,7 @@ import pytest
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import fixtures, screen, timing
 from pytest_nsbox.run.flight import Flight, prepare, uninterrupted
+from pytest_nsbox.run.group import scope_node
 from pytest_nsbox.run.item import ItemRun
 from pytest_nsbox.run.owners import any_own, implementations
 from pytest_nsbox.run.template import Template
@@ -19,7 +20,7 @@ from pytest_nsbox.sandbox import heap
 from pytest_nsbox.sandbox.client import Client, Kind, Sandbox, SandboxError
 
 _WORTH = 3  # items to come: a template costs one fork, and saves each of them a part of its own
-_TEACHES = 16  # items to come: two tell what pages they have written to, at 2 ms each
+_TEACHES = 6  # items to come: two tell what pages they have written to, at 2 ms each
 _SPARE = 1  # test processes that wait beside one for each job: a fork may take longer than a test
 _PATIENCE = 3  # templates that do not work, before there is no other
 
@@ -53,16 +54,21 @@ class Stock:
         self.in_child = in_child
         self.collapses = collapses
         self._template: Template | None = None
+        self._items: list[pytest.Item] = []
         self._indices: dict[pytest.Item, int] = {}
         self._filters: list[Any] = []
+        self._runs_ahead = False
+        self._after: dict[int, int] = {}  # see ``_index_after``
         self._may_be_used = may_be_used
         self._patience = _PATIENCE
         self.problems: list[str] = []
 
-    def begin(self, session: pytest.Session, filters: list[Any]) -> None:
-        """``filters``: of warnings, as they are around each test."""
+    def begin(self, session: pytest.Session, filters: list[Any], runs_ahead: bool) -> None:
+        """``filters``: of warnings, as they are around each test; ``runs_ahead``: see ``Group``."""
         self._filters = filters
+        self._runs_ahead = runs_ahead
         self._may_be_used &= is_unchanging(self.config)
+        self._items = session.items
         self._indices = {item: number for number, item in enumerate(session.items)}
 
     def take(
@@ -91,11 +97,13 @@ class Stock:
             timing.mark(self.config, "acquire")
             prepare(run)
             run.learn = template.learn
-            flight = Flight(run, ready.sandbox, ready.running, ready.ends.output, None)
+            flight = Flight(run, ready.sandbox, ready.running, ready.ends.output, ready.held)
             flight.order(
                 run=self._indices[run.item],
                 next=None if run.nextitem is None else self._indices[run.nextitem],
-                goes_on=False,
+                goes_on=run.goes_on,
+                last=run.group.last if run.group is not None else None,
+                runs_ahead=self._runs_ahead,
                 screen=None,
                 teaches=run.learn is not None,
             )
@@ -117,7 +125,8 @@ class Stock:
         Returns the kind of sandbox that will be wanted next.
         """
         # What comes after one that is heard of is to be a copy of what that leaves.
-        is_usual = _is_usual(run) and not self.is_heard(run.item)
+        items = run.group.indices if run.group is not None else [run.item]
+        is_usual = _is_usual(run) and not any(map(self.is_heard, items))
         if not (self._may_be_used and is_usual and self._knows(run)):
             return kind
         coming = self._following(run.item, max(_WORTH, self.jobs + _SPARE + 1))
@@ -133,7 +142,7 @@ class Stock:
                 many = len(self._following(run.item, heap.FORKS))
                 self._template = Template(
                     self.config, self.client, self.options_of, generation, self._filters,
-                    own_output=self.jobs > 1, many=2 * self.jobs + 4,
+                    many=2 * self.jobs + 4,
                     collapses=many == heap.FORKS and self.collapses, learns=many >= _TEACHES,
                     in_child=self.in_child,
                 )  # fmt: skip
@@ -146,7 +155,12 @@ class Stock:
                     self.end()
                     self._may_be_used = False
                     return kind
-                if not self._template.ask(self._indices[item], key, sandbox):
+                is_ahead = self._runs_ahead and self._node(item) is not None
+                own_output = self.jobs > 1 or is_ahead
+                index = self._indices[item]
+                if not self._template.ask(
+                    index, key, sandbox, own_output=own_output, holds=is_ahead
+                ):
                     sandbox.close()
                     return kind
             after = coming[self._template.stock : self._template.stock + 1]
@@ -190,23 +204,44 @@ class Stock:
     def _following(self, item: pytest.Item, most: int) -> list[pytest.Item]:
         """The items in a row that come after that one, nothing being set up or torn down between.
 
-        At most so many; a new fixture of an item with the parent of the one before goes unnoticed here.
+        At most so many, and of each group the first; a new fixture of an item with the parent of the
+        one before goes unnoticed here.
         """
-        session, found, parent = item.session, [], item.parent
-        first = self._indices[item] + 1
-        for other in session.items[first : first + most]:
+        found: list[pytest.Item] = []
+        session, parent = item.session, item.parent
+        index = self._index_after(self._indices[item])
+        while len(found) < most and index < len(session.items):
+            other = session.items[index]
             if other.parent is not parent:
-                if fixtures.tears_down(session, other) or not fixtures.is_set_up(other):
+                is_set_up = fixtures.is_set_up(other, self._node(other))
+                if fixtures.tears_down(session, other) or not is_set_up:
                     break
                 if self.is_heard(other):  # all of a parent are, or none
                     break
                 parent = other.parent
             found.append(other)
+            index = self._index_after(index)
         return found
+
+    def _node(self, item: pytest.Item) -> Any:
+        """The node whose items share a sandbox with this one; None: it has one of its own, or none."""
+        options = self.options_of(item)
+        return scope_node(item, options.scope) if isinstance(options, SandboxOptions) else None
+
+    def _index_after(self, index: int) -> int:
+        """Where in session.items the first one is that may need another test process."""
+        after = self._after.get(index)
+        if after is None:
+            after, items = index + 1, self._items
+            node = self._node(items[index])
+            while node is not None and after < len(items) and self._node(items[after]) is node:
+                after += 1
+            self._after[index] = after
+        return after
 
 
 def _is_usual(run: ItemRun) -> bool:
-    return run.group is None and run.is_logged and not run.is_driven
+    return run.is_logged and not run.is_driven
 
 
 def is_unchanging(config: pytest.Config) -> bool:

@@ -48,14 +48,23 @@ class Ready(NamedTuple):
     sandbox: Sandbox
     running: Running
     ends: start.Ends
+    held: wire.Held | None
+
+
+class _Memory(NamedTuple):
+    """What a test process shares with its controller."""
+
+    words: wire.LastWords
+    held: wire.Held
 
 
 class _Slot:
-    """Memory for the last words of one test process after the other."""
+    """Memory for one test process after the other."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.words = wire.LastWords()
+        self.memory = _Memory(wire.LastWords(), wire.Held())
+        self.words = self.memory.words
         self.is_asked = False
         self.user: Running | None = None
 
@@ -72,6 +81,7 @@ class _Asked(NamedTuple):
     sandbox: Sandbox
     ends: start.Ends
     slot: _Slot
+    holds: bool
 
     def give_up(self) -> None:
         self.ends.close()
@@ -89,7 +99,6 @@ class Template:
         generation: object,
         filters: list[Any],
         *,
-        own_output: bool,
         many: int,
         collapses: bool,
         learns: bool,
@@ -101,7 +110,6 @@ class Template:
         Raises OSError, SandboxError.
         """
         self.config = config
-        self.own_output = own_output
         self.generation = generation
         self._learns = learns
         self._pages: set[int] = set()  # that one has written to
@@ -113,12 +121,12 @@ class Template:
         self._socket, theirs = channel.pair()
         self._socket.settimeout(_ANSWER_SECONDS)
         server = _Server(config, client, options_of, filters, theirs, collapses, learns)
-        words = [slot.words for slot in self._slots]
+        memory = [slot.memory for slot in self._slots]
 
         def serve() -> NoReturn:
             self._socket.close()
             in_child()
-            server.serve(words)
+            server.serve(memory)
 
         assert client.forker is not None
         try:
@@ -128,28 +136,31 @@ class Template:
             self._socket.close()
             raise
 
-    def ask(self, index: int, key: Key, sandbox: Sandbox) -> bool:
+    def ask(self, index: int, key: Key, sandbox: Sandbox, *, own_output: bool, holds: bool) -> bool:
         """Have a test process made in the sandbox; False if that cannot be now. Raises SandboxError.
 
-        ``index``: in session.items of an item with the options of ``key``.
+        ``index``: in session.items of an item with the options of ``key``; ``own_output``: as for
+        ``start.connect``; ``holds``: whether it has where to hold messages.
         """
         free = next((slot for slot in self._slots if slot.is_free()), None)
         if free is None:
             return False
         free.words.reset()
+        free.memory.held.reset()
         free.is_asked, free.user = True, None
         request = {
             "item": index,
             "slot": free.number,
+            "holds": holds,
             "sandbox": sandbox.number,
             "kinds": sandbox.kinds,
         }
         try:
-            ends, theirs = start.connect(self.config, own_output=self.own_output)
+            ends, theirs = start.connect(self.config, own_output=own_output)
         except OSError as error:
             _close(sandbox)
             raise SandboxError(f"cannot make pipes for a test process: {error}") from error
-        asked = _Asked(key, sandbox, ends, free)
+        asked = _Asked(key, sandbox, ends, free, holds)
         try:
             channel.send(self._socket, request, [*theirs.fds(), *sandbox.fds()])
         except OSError as error:
@@ -202,7 +213,8 @@ class Template:
             _close(asked.sandbox)
             raise SandboxError(f"cannot use a test process of the template: {error}") from error
         asked.slot.is_asked, asked.slot.user = False, running
-        self.ready.append((asked.key, Ready(asked.sandbox, running, asked.ends)))
+        held = asked.slot.memory.held if asked.holds else None
+        self.ready.append((asked.key, Ready(asked.sandbox, running, asked.ends, held)))
 
     @property
     def learn(self) -> Callable[[list[int]], None] | None:
@@ -302,12 +314,12 @@ class _Server:
         self.process = child.TestProcess(config, filters=filters)  # what all that we fork become
         self.pages: pages.Pages | None = None
 
-    def serve(self, words: list[wire.LastWords]) -> NoReturn:
+    def serve(self, memory: list[_Memory]) -> NoReturn:
         """Fork as often as it is asked to. Never returns, never raises."""
         try:
             os.setpgid(0, 0)  # ^C is for pytest
             self.client.forget()
-            self.words = words
+            self.memory = memory
             self.inherited = descriptors.inherited({self.requests.fileno()})
             self.process.become_ready()
             if self.learns:
@@ -363,7 +375,8 @@ class _Server:
         sandbox = Sandbox(self.client, request["sandbox"], request["kinds"], fds[first:])
         sandbox.begin(self.inherited)
         ends = start.Ends.received(self.config, fds[:first])
-        start.Beginning.of(ends, self.words[request["slot"]]).be(
+        words, held = self.memory[request["slot"]]
+        start.Beginning.of(ends, words, held if request["holds"] else None).be(
             self.config,
             self.options(request["item"]),
             sandbox.enter,

@@ -23,7 +23,7 @@ from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import basetemp, fixtures, forked, junit, leftovers, screen, timing, wire
-from pytest_nsbox.run.group import Group, location_after
+from pytest_nsbox.run.group import Group, group_until, location_after
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.owners import is_of
@@ -114,20 +114,23 @@ class TestProcess:
         self.config = config
         self.session: pytest.Session = config.pluginmanager.getplugin("session")
         self.kept: list[object] = []  # of the controller: to let go of it would write to its pages
-        self.group = group
         self.filters = group.filters if group is not None else filters
         self.threads = threads
         self.goes_on = group is not None
-        # Whether it may be ahead of the controller, and whether it is, with the item that comes next.
-        self.runs_ahead = group is not None and group.runs_ahead and not in_step
-        self.is_ahead = False
+        self.in_step = in_step  # whether the controller puts something out meanwhile
+        self.join(group)
+        self.is_ahead = False  # of the controller, with the item that comes next
         self.memory: list[tuple[int, int]] = []  # of a template, whose fork this is
         self.teaches = False  # what of it a test has written to
         self.rehearses = rehearses
-        self.in_step = in_step  # whether the controller puts something out meanwhile
         # While setup hooks repeat what they rehearsed.
         self.mute = screen.Mute(config) if rehearsed else None
         self.is_shared = is_shared
+
+    def join(self, group: Group | None) -> None:
+        """Be the one that runs the items of that group."""
+        self.group = group
+        self.runs_ahead = group is not None and group.runs_ahead and not self.in_step
 
     def begin(self, options: SandboxOptions, home: Home) -> None:
         """From here on this is the process that we are in."""
@@ -162,6 +165,10 @@ class TestProcess:
         self.run_item(nextitem)
         if self.goes_on:
             self.keep_wrappers()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Run what else there is of the group."""
         while self.goes_on and not self.is_copy():
             self.obey(self.next_order())
 
@@ -171,13 +178,19 @@ class TestProcess:
         self.keep_wrappers()
 
     def run_when_told(self) -> None:
-        """Wait for the controller to name an item, and run that."""
+        """Wait for the controller to name an item, and run that, and its group."""
         order = self.home.answer()
         if (spent := timing.of(self.config)) is not None:
             spent.skip()
         self.teaches = order["teaches"]
-        self.state.begin_at(self.session.items[order["run"]])
+        item = self.session.items[order["run"]]
+        if order["goes_on"]:
+            scope, last = self.options.scope, order["last"]
+            self.join(group_until(item, last, scope, self.filters, order["runs_ahead"]))
+        self.state.begin_at(item)
         self.obey(order)
+        self.teaches = False
+        self.go_on()
 
     def become_test_process(self, *, log: bool) -> None:
         self.kept.append(self.session._setupstate)

@@ -247,8 +247,13 @@ class Held:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1 << 16)
+        self.reset()
+
+    def reset(self) -> None:
+        """Hold nothing, and be another process's."""
         self._size = 0  # bytes held
         self._sent = 0  # bytes of the stream before them
+        self._note()
 
     def add(self, frame: bytes) -> bool:
         """Hold it; False if there is no room."""
@@ -278,9 +283,6 @@ class Held:
         size, sent = _HELD.unpack_from(self._memory)
         start = min(max(received - sent, 0), size)
         return self._memory[_HELD.size + start : _HELD.size + size]
-
-    def close(self) -> None:
-        self._memory.close()
 
 
 class LastWords:

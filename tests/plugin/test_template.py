@@ -40,6 +40,128 @@ def test_the_tests_of_a_module_are(pytester: pytest.Pytester, run_pytest: Run, j
     assert forked_ahead(result)
 
 
+def modules(pytester: pytest.Pytester, source: str, *, many: int = 8) -> None:
+    pytester.makepyfile(**{f"test_{number}": source for number in range(many)})
+
+
+THREE = """
+    import os
+    import pytest
+
+    seen = []
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_number(number):
+        seen.append(os.getpid())
+        assert len(seen) == number + 1 and len(set(seen)) == 1
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_those_of_modules_are_that_share_a_sandbox(
+    pytester: pytest.Pytester, run_pytest: Run, jobs: str
+) -> None:
+    modules(pytester, THREE)
+    arguments = ["--nsbox=all", TIMING, f"--nsbox-jobs={jobs}", "-o", "nsbox_scope=module"]
+    result = run_pytest(*arguments)
+    result.assert_outcomes(passed=24)
+    assert forked_ahead(result)
+
+
+def test_those_of_modules_are_copies_of_what_others_have_written_to(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(TEACHING)
+    modules(pytester, THREE, many=20)
+    result = run_pytest("--nsbox=all", "-o", "nsbox_scope=module")
+    result.assert_outcomes(passed=60)
+    (line,) = [line for line in result.outlines if line.startswith("populated: ")]
+    assert 36 <= int(line.split()[1]) <= 51
+
+
+def test_what_a_module_told_before_it_died_is_not_lost(
+    pytester: pytest.Pytester, run_pytest: Run, host: Host
+) -> None:
+    """It is held, in memory that the test process of the module before had, too."""
+    modules(
+        pytester,
+        """
+        import os, signal
+        import pytest
+
+        @pytest.fixture
+        def finished():
+            yield
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def test_passes(): pass
+        def test_passes_and_dies(finished): pass
+        def test_goes_on(): pass
+        def test_dies(): os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    result = run_pytest("--nsbox=all", TIMING, "-o", "nsbox_scope=module", "-rA")
+    result.assert_outcomes(passed=24, errors=8, failed=8)
+    assert forked_ahead(result)
+    host.assert_clean()
+
+
+def test_one_that_dies_before_it_has_told_anything_tells_nothing_of_the_module_before(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    modules(
+        pytester,
+        """
+        import os, signal
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def dies(request):
+            if request.module.__name__[-1] in "57":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def test_first(): pass
+        """,
+    )
+    result = run_pytest("--nsbox=all", TIMING, "-o", "nsbox_scope=module")
+    result.assert_outcomes(passed=6, errors=2)
+    result.stdout.fnmatch_lines(["*ERROR at setup of test_first*", "*killed by SIGKILL*"])
+    assert forked_ahead(result)
+
+
+def test_a_module_with_a_fixture_that_outlives_it_has_what_is_set_up_outside(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    pytester.makeconftest(
+        """
+        import os
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def pid():
+            return os.getpid()
+
+        @pytest.fixture(scope="module")
+        def inside():
+            return os.getpid()
+
+        @pytest.fixture(scope="session", autouse=True)
+        def marked():
+            os.environ["MARKED"] = str(os.getpid())
+        """
+    )
+    plain = (
+        "import os\ndef test_it(inside): assert inside == os.getpid() != int(os.environ['MARKED'])"
+    )
+    late = "import os\ndef test_it(pid): assert pid == int(os.environ['MARKED']) != os.getpid()"
+    pytester.makepyfile(
+        **{f"test_{number}": late if number in (4, 5) else plain for number in range(9)}
+    )
+    result = run_pytest("--nsbox=all", TIMING, "-o", "nsbox_scope=module")
+    result.assert_outcomes(passed=9)
+    assert forked_ahead(result)
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_where_an_item_is_has_been_looked_up_before_its_test(
     pytester: pytest.Pytester, run_pytest: Run, jobs: str
@@ -302,9 +424,9 @@ def test_what_a_test_has_replaced_is_not_needed_for_that(
 
 def test_for_a_few_tests_nothing_is_learnt(pytester: pytest.Pytester, run_pytest: Run) -> None:
     pytester.makeconftest(TEACHING)
-    pytester.makepyfile(MANY)
+    pytester.makepyfile(MANY.replace("range(8)", "range(6)"))
     result = run_pytest("--nsbox=all")
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=6)
     result.stdout.fnmatch_lines("populated: 0")
 
 
@@ -534,9 +656,9 @@ client, count = None, 0
 def harm(template):
     HARM
 
-def ask_and_harm(self, *args):
+def ask_and_harm(self, *args, **kwargs):
     global count
-    asked = ask(self, *args)
+    asked = ask(self, *args, **kwargs)
     count += 1
     if count == 3:
         harm(self)
