@@ -124,10 +124,10 @@ class Stock:
         ``key_of``: what the test process of an item is to have; None if it needs another, or none.
         Returns the kind of sandbox that will be wanted next.
         """
-        # What comes after one that is heard of is to be a copy of what that leaves.
-        items = run.group.indices if run.group is not None else [run.item]
-        is_usual = _is_usual(run) and not any(map(self.is_heard, items))
-        if not (self._may_be_used and is_usual and self._knows(run)):
+        if not (self._may_be_used and _is_usual(run) and self._knows(run)):
+            return kind
+        if any(map(self.is_heard, run.group.indices if run.group is not None else [run.item])):
+            self.end()  # what comes after one that is heard of is to be a copy of what that leaves
             return kind
         coming = self._following(run.item, max(_WORTH, self.jobs + _SPARE + 1))
         if self._template is not None:
@@ -229,7 +229,7 @@ class Stock:
         return scope_node(item, options.scope) if isinstance(options, SandboxOptions) else None
 
     def _index_after(self, index: int) -> int:
-        """Where in session.items the first one is that may need another test process."""
+        """Where in session.items the next one is that may need another test process."""
         after = self._after.get(index)
         if after is None:
             after, items = index + 1, self._items

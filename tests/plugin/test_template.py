@@ -240,6 +240,35 @@ SEVERAL = """
 """
 
 
+def test_those_after_a_package_in_which_a_conftest_hears_are_copies_of_what_it_has_left(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    """The package's first tests, which one looks at to know, are not those that it hears of."""
+    module = """
+        import builtins
+
+        def test_it():
+            assert len(getattr(builtins, "heard", [])) == {expected}
+    """
+    files = {f"p{number}/test_a": module.format(expected=0) for number in range(5)}
+    files |= {f"p{number}/test_a": module.format(expected=3) for number in range(5, 9)}
+    files |= {f"p{number}/__init__": "" for number in range(9)}
+    files["p4/zsub/__init__"] = ""
+    files["p4/zsub/test_b"] = module.format(expected=0)
+    files["p4/zsub/conftest"] = """
+        import builtins
+
+        def pytest_runtest_logreport(report):
+            builtins.heard = [*getattr(builtins, "heard", []), report.when]
+    """
+    for directory in ("p4/zsub", *(f"p{number}" for number in range(9))):
+        (pytester.path / directory).mkdir(parents=True, exist_ok=True)
+    pytester.makepyfile(**files)
+    result = run_pytest("--nsbox=all", TIMING, "-o", "nsbox_scope=package")
+    result.assert_outcomes(passed=10)
+    assert forked_ahead(result)
+
+
 @pytest.mark.parametrize("scope", ["function", "module"])
 def test_those_after_tests_that_a_conftest_hears_of_are_copies_of_what_it_has_left(
     pytester: pytest.Pytester, run_pytest: Run, scope: str
