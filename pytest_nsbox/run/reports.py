@@ -69,20 +69,18 @@ class Said:
         self._values = dict(_USUAL)
 
     def left_of(self, data: dict[str, Any]) -> dict[str, Any] | None:
-        """What of a report's data is still to be said; None: all of it."""
+        """What of a report's data is still to be said; None: all of it, and nothing to ``keep``."""
         said = self._values
         if not said.keys() <= data.keys():  # which holds not for one that lacks it
             return None
         try:
-            left = {
+            return {
                 name: value
                 for name, value in data.items()
                 if name not in said or value != said[name]
             }
-            self._keep(left)
         except Exception:  # of what a plugin has put there: an array has no truth
             return None
-        return left
 
     def completed(self, data: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         """The data from what was left of it, or from all of it. Raises Garbled.
@@ -95,12 +93,13 @@ class Said:
             if (name in data or name not in said) and not is_right(data.get(name)):
                 raise wire.Garbled(f"not a report: {name} is {data.get(name)!r:.200}")
         if not whole:
-            self._keep(data)
+            self.keep(data)
         # In copies: plugins may add to those of a report.
         return {name: copy.copy(value) for name, value in said.items() if name not in data} | data
 
-    def _keep(self, data: Mapping[str, Any]) -> None:
-        self._values.update({name: copy.copy(data[name]) for name in _COMMON if name in data})
+    def keep(self, left: Mapping[str, Any]) -> None:
+        """Have this said: it is on its way, or has come."""
+        self._values.update({name: copy.copy(left[name]) for name in _COMMON if name in left})
 
 
 def restored(

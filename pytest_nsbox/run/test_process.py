@@ -428,6 +428,8 @@ class TestProcess:
             waits=self.in_step,
             later=not (self.in_step or hasattr(report, "context")),
         )
+        if left is not None:
+            self.said.keep(left)
         self.told.append((report, set(vars(report))))
         if self.in_step:  # until the controller has told of it nothing else is put out
             screen.adopt(config, self.home.answer())

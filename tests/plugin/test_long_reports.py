@@ -21,6 +21,13 @@ def test_a_report_that_is_too_long_arrives_shortened(
             print("begin" + "x" * 600_000 + "end")
             assert not "this is why"
 
+        @pytest.fixture
+        def much():
+            print("begin" + "x" * 600_000 + "of the setup")
+
+        def test_whose_first_report_is_too_long(much):
+            assert not "this is another"
+
         def test_fails_with_much():
             pytest.fail("this is why" + "x" * 600_000)
 
@@ -31,11 +38,12 @@ def test_a_report_that_is_too_long_arrives_shortened(
         """
     )
     result = run_pytest("--show-capture=stdout")
-    assert result.parseoutcomes() == {"failed": 3, "passed": 1}
+    assert result.parseoutcomes() == {"failed": 4, "passed": 1}
     result.stdout.re_match_lines(
         [
             r"E +AssertionError: assert not 'this is why'",
             r"\[… 534\d+ characters\]x+end",
+            r"\[… 534\d+ characters\]x+of the setup",
             r".*this is whyx+\[… 5\d+ characters\]",
             r".*a message of 600\d+ bytes; the most is 500000",
         ]

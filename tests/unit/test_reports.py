@@ -43,6 +43,8 @@ def told(*reports: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str,
     sent, got = [], []
     for data in reports:
         left = sender.left_of(data)
+        if left is not None:
+            sender.keep(left)
         sent.append(data if left is None else left)
         got.append(receiver.completed(dict(sent[-1]), whole=left is None))
     return sent, got
@@ -110,11 +112,17 @@ def test_what_a_plugin_adds_to_a_report_is_not_in_the_next() -> None:
     for when in ("setup", "call", "teardown"):
         left = sender.left_of(data_of(when))
         assert left is not None
+        sender.keep(left)
         got = receiver.completed(left, whole=False)
         assert got == data_of(when)
         got["sections"].append(("added", "here"))
         got["user_properties"].append(("added", "here"))
         got["keywords"]["added"] = 1
+
+
+def test_what_could_not_be_sent_is_not_said() -> None:
+    said = Said()
+    assert said.left_of(data_of("setup")) == said.left_of(data_of("setup"))
 
 
 def test_a_first_report_that_says_nothing_is_refused() -> None:
