@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -22,6 +22,19 @@ class Group:
     indices: dict[pytest.Item, int]  # of its items, in session.items
     filters: Sequence[Any]  # of warnings, as they are around each test
     runs_ahead: bool  # its test process need not wait to be told which item is next
+
+    @classmethod
+    def at(
+        cls,
+        first: int,
+        members: Iterable[pytest.Item],
+        node: pytest.Collector,
+        filters: Sequence[Any],
+        runs_ahead: bool,
+    ) -> Group:
+        """Of these items, which are in a row in session.items, the first of them there."""
+        indices = {member: first + n for n, member in enumerate(members)}
+        return cls(node, indices, filters, runs_ahead)
 
     def index(self, item: pytest.Item | None) -> int | None:
         """Where in session.items the item is, or one of another group."""
@@ -115,15 +128,4 @@ def group_of(
         start = items.index(item)
     except ValueError:  # one that a plugin has made up
         return None
-    members = takewhile(belongs, items[start:])
-    return Group(node, {member: start + n for n, member in enumerate(members)}, filters, runs_ahead)
-
-
-def group_until(
-    item: pytest.Item, last: int, scope: str, filters: Sequence[Any], runs_ahead: bool
-) -> Group:
-    """The group from an item to the last one, as ``group_of`` has found it in the controller."""
-    items = item.session.items
-    start = items.index(item)
-    indices = {member: start + n for n, member in enumerate(items[start : last + 1])}
-    return Group(scope_node(item, scope), indices, filters, runs_ahead)
+    return Group.at(start, takewhile(belongs, items[start:]), node, filters, runs_ahead)

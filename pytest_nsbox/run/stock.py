@@ -210,8 +210,8 @@ class Stock:
         found: list[pytest.Item] = []
         session, parent = item.session, item.parent
         index = self._index_after(self._indices[item])
-        while len(found) < most and index < len(session.items):
-            other = session.items[index]
+        while len(found) < most and index < len(self._items):
+            other = self._items[index]
             if other.parent is not parent:
                 is_set_up = fixtures.is_set_up(other, self._node(other))
                 if fixtures.tears_down(session, other) or not is_set_up:

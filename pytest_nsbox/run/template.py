@@ -57,6 +57,11 @@ class _Memory(NamedTuple):
     words: wire.LastWords
     held: wire.Held
 
+    def reset(self) -> None:
+        """Be another process's."""
+        self.words.reset()
+        self.held.reset()
+
 
 class _Slot:
     """Memory for one test process after the other."""
@@ -64,14 +69,13 @@ class _Slot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.memory = _Memory(wire.LastWords(), wire.Held())
-        self.words = self.memory.words
         self.is_asked = False
         self.user: Running | None = None
 
     def is_free(self) -> bool:
         if self.user is None:
             return not self.is_asked
-        return self.user.is_gone and self.words.is_heard
+        return self.user.is_gone and self.memory.words.is_heard
 
 
 class _Asked(NamedTuple):
@@ -145,8 +149,7 @@ class Template:
         free = next((slot for slot in self._slots if slot.is_free()), None)
         if free is None:
             return False
-        free.words.reset()
-        free.memory.held.reset()
+        free.memory.reset()
         free.is_asked, free.user = True, None
         request = {
             "item": index,
@@ -208,7 +211,7 @@ class Template:
             asked.give_up()
             raise SandboxError(channel.read(answer, [])[0]["error"])
         try:
-            running = asked.ends.running(int(answer), asked.slot.words)
+            running = asked.ends.running(int(answer), asked.slot.memory.words)
         except OSError as error:
             _close(asked.sandbox)
             raise SandboxError(f"cannot use a test process of the template: {error}") from error

@@ -23,7 +23,7 @@ from _pytest.runner import runtestprotocol
 
 from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import basetemp, fixtures, forked, junit, leftovers, screen, timing, wire
-from pytest_nsbox.run.group import Group, group_until, location_after
+from pytest_nsbox.run.group import Group, location_after, scope_node
 from pytest_nsbox.run.home import Home
 from pytest_nsbox.run.inherited import Inherited
 from pytest_nsbox.run.owners import is_of
@@ -183,10 +183,11 @@ class TestProcess:
         if (spent := timing.of(self.config)) is not None:
             spent.skip()
         self.teaches = order["teaches"]
-        item = self.session.items[order["run"]]
+        items, first = self.session.items, order["run"]
+        item = items[first]
         if order["goes_on"]:
-            scope, last = self.options.scope, order["last"]
-            self.join(group_until(item, last, scope, self.filters, order["runs_ahead"]))
+            members, node = items[first : order["last"] + 1], scope_node(item, self.options.scope)
+            self.join(Group.at(first, members, node, self.filters, order["runs_ahead"]))
         self.state.begin_at(item)
         self.obey(order)
         self.teaches = False
