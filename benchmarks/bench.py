@@ -69,7 +69,7 @@ class Sizes(NamedTuple):
         return self._replace(**smaller, tests=tuple(sorted({min(tests, n) for n in self.tests})))
 
 
-QUICK = Sizes(3, 300, 300, 40, 3, 60, (100, 1000), (30, 400), (20, 100), (1, 2))
+QUICK = Sizes(3, 300, 300, 40, 3, 150, (100, 1000), (30, 400), (20, 100), (1, 2))
 FULL = Sizes(
     7, 300, 300, 200, 20, 200, (100, 1000, 5000, 20000), (30, 400, 1000, 2000), (20, 100, 500),
     (1, 2, 4, 8),
@@ -155,13 +155,13 @@ class Bench:
     def of_jobs(self, rows: tuple[Row, ...]) -> Iterator[tuple[str, Column]]:
         suite = suites.cpu(self.scratch / "jobs", self.sizes.cpu)
         for jobs in self.sizes.jobs:
+            option = {FLOOR: f"--fork-floor-jobs={jobs}", BARE: ""}
             here = tuple(
-                row if row.baseline == row.name else row._replace(
-                    args=(*row.args, f"--nsbox-jobs={jobs}")
+                row._replace(
+                    args=(*row.args, *option.get(row.name, f"--nsbox-jobs={jobs}").split())
                 )
                 for row in rows
-                if row.name != FLOOR
-            )  # fmt: skip
+            )
             yield f"jobs: {jobs}, {suite.title}", Column("jobs", suite, here)
 
     # ------------------------------------------------------------------ start-up and memory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import re
 import signal
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from helpers.host import Host, until
+
+from pytest_nsbox.kernel.syscalls import MADV_COLLAPSE, madvise
 
 Run = Callable[..., pytest.RunResult]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -794,3 +798,50 @@ def test_under_xdist_each_worker_has_its_own(
     pytester.makepyfile(MANY.replace("range(8)", "range(40)"))
     run_pytest("--nsbox=all", "-n2").assert_outcomes(passed=40)
     host.assert_clean()
+
+
+LAST_OF_MANY = """
+    import pytest
+
+    SIXTEEN_MB = b"memory" * 2_800_000  # that no test writes to
+
+    @pytest.mark.parametrize("number", range(120))
+    def test_number(number, capsys):
+        if number == 119:
+            with open("/proc/self/smaps_rollup") as file:
+                (huge,) = [line for line in file if line.startswith("AnonHugePages:")]
+            with capsys.disabled():
+                print("huge:", huge.split()[1])
+"""
+
+
+def test_the_memory_of_those_that_are_many_is_in_huge_pages_if_it_may_be(
+    pytester: pytest.Pytester, run_pytest: Run
+) -> None:
+    def kilobytes(wanted: str) -> int:
+        result = run_pytest("--nsbox=all", "-o", f"nsbox_huge_pages={wanted}")
+        result.assert_outcomes(passed=120)
+        (found,) = re.findall(r"huge: (\d+)", result.stdout.str())
+        return int(found)
+
+    pytester.makepyfile(LAST_OF_MANY)
+    if huge_pages_can_be_made():
+        assert kilobytes("auto") >= 8192 + kilobytes("never")
+    else:  # Linux before 6.1, or all of them are made without being asked for
+        assert kilobytes("auto") == kilobytes("never")
+
+
+def huge_pages_can_be_made() -> bool:
+    enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not enabled.exists() or "[always]" in enabled.read_text():
+        return False
+    with mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        for offset in range(0, len(memory), mmap.PAGESIZE):
+            memory[offset] = 1
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        start += -start % (2 << 20)
+        try:
+            madvise(start, 2 << 20, MADV_COLLAPSE)
+        except OSError:
+            return False
+    return True
