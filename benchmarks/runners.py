@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,9 +20,12 @@ from typing import NamedTuple
 
 from suites import Suite, Unusable, last_line
 
+from pytest_nsbox.kernel.syscalls import prctl
+
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".venvs"  # what git ignores and `make clean` removes
 CAP_SYS_ADMIN = 21
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ROOT_LIMIT = 1.5  # times the floor, per test
 ROOTLESS_LIMIT = 2.2
 EACH = 3  # tests that get a pytest of their own: more would take minutes, and show nothing new
@@ -190,38 +195,56 @@ def _install(command: list[str], what: str) -> None:
 # ------------------------------------------------------------------ one run
 
 
-def run(row: Row, suite: Suite, around: tuple[str, ...] = ()) -> float:
-    """The wall time of one run of the suite, in seconds. Raises Unusable if that is no success.
+class Times(NamedTuple):
+    """Seconds: on the clock, and of all processors, for pytest and every process that it has had."""
 
-    ``around``: a command that runs this one. With ``row.each`` the time is that of some tests,
+    wall_s: float
+    cpu_s: float
+
+
+def run(row: Row, suite: Suite, around: tuple[str, ...] = ()) -> Times:
+    """What one run of the suite takes. Raises Unusable if that is no success.
+
+    ``around``: a command that runs this one. With ``row.each`` the times are those of some tests,
     scaled up to the suite.
     """
     if not row.each:
         return _run(row, suite, around, list(suite.args), suite.tests)
     chosen = _ids(suite)[:EACH]
-    seconds = sum(_run(row, suite, around, [test], 1) for test in chosen)
-    return seconds / len(chosen) * suite.tests
+    found = [_run(row, suite, around, [test], 1) for test in chosen]
+    return Times(*(sum(each) / len(chosen) * suite.tests for each in zip(*found, strict=True)))
 
 
-def _run(row: Row, suite: Suite, around: tuple[str, ...], args: list[str], passing: int) -> float:
-    """The wall time of one pytest, in seconds."""
+def _run(row: Row, suite: Suite, around: tuple[str, ...], args: list[str], passing: int) -> Times:
+    """What one pytest takes."""
     pytest = [row.python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     # Where pytest keeps directories of earlier runs, one run removes what another has written.
     with tempfile.TemporaryDirectory(prefix="nsbox-bench-", dir="/tmp") as temproot:
         environ = {**_environ(suite), "PYTEST_DEBUG_TEMPROOT": temproot}
         if row.python != sys.executable:  # pytest-isolate leaves files behind
             environ["TMPDIR"] = temproot
-        start = time.perf_counter()
+        start, used = time.perf_counter(), _cpu_s()
         done = subprocess.run(
             [*around, *row.launcher, *pytest, *row.args, *args],
             cwd=suite.directory, env=environ, capture_output=True, text=True, check=False,
         )  # fmt: skip
         seconds = time.perf_counter() - start
+        times = Times(seconds, _cpu_s() - used)
     passed = re.search(r"(\d+) passed", done.stdout)
     if done.returncode or passed is None or int(passed[1]) != passing:
         said = last_line(done.stdout + done.stderr)
         raise Unusable(f"its pytest ended with {done.returncode}: {said}")
-    return seconds
+    return times
+
+
+def _cpu_s() -> float:
+    """Processor time of all our descendants: pytest's supervisor is no child of it, but ours."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _environ(suite: Suite) -> dict[str, str]:

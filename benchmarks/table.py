@@ -10,7 +10,8 @@ from rounds import Cell, Measured
 _LEGEND = """\
 Each figure is a median over {rounds} rounds, with the least and the most. Where tests are judged, it is
 the milliseconds that a row adds to each, over the bare run of the same round, and how many times the
-fork floor that is; where a suite is judged as a whole, its seconds, and how many times the bare run.
+fork floor that is, and the milliseconds of processor time: so many processors, so much less it may
+take at best. Where a suite is judged as a whole, its seconds, and how many times the bare run.
 ~: scaled up from {each} tests. -: left out; the reason is below."""
 
 
@@ -75,7 +76,7 @@ def _format(cell: Cell, measured: Measured, row: str) -> str:
         return f"{approximate}{cell.wall_s:.2f} s {spread} x{cell.times_bare:.2f}"
     spread = f"({cell.added_ms_min:.2f} to {cell.added_ms_max:.2f})"
     times = "" if cell.times_floor is None else f" x{cell.times_floor:.2f}"
-    return f"{approximate}{cell.added_ms:.2f} {spread}{times}"
+    return f"{approximate}{cell.added_ms:.2f} {spread}{times}, cpu {cell.cpu_ms:.1f}"
 
 
 def as_json(measured: Measured) -> dict[str, Any]:
