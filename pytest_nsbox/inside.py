@@ -6,7 +6,8 @@ from pytest_nsbox.options import SandboxOptions
 from pytest_nsbox.run import test_process
 from pytest_nsbox.run.test_process import TestProcess
 from pytest_nsbox.sandbox.changes import Change
-from pytest_nsbox.sandbox.client import Process, SandboxError
+from pytest_nsbox.sandbox.client import SandboxError
+from pytest_nsbox.sandbox.processes import Process
 
 __all__ = ["Change", "Process", "Sandbox", "SandboxError"]
 

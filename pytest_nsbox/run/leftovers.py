@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from pytest_nsbox.sandbox.client import Process
+from pytest_nsbox.sandbox.processes import Process
 
 _LISTED = 10
 

@@ -37,7 +37,7 @@ from pytest_nsbox.run.reports import (
     warning_to_send,
 )
 from pytest_nsbox.sandbox import pages
-from pytest_nsbox.sandbox.client import Process, processes
+from pytest_nsbox.sandbox.processes import Process, processes
 from pytest_nsbox.sandbox.terminal import foreground
 
 # By which the controller asks for the stacks of all threads before it kills a test that has timed

@@ -14,15 +14,20 @@ from pytest_nsbox.kernel.syscalls import (
     MNT_DETACH,
     MS_NODEV,
     MS_NOSUID,
+    SyscallError,
+    in_words,
     mount,
     sethostname,
     umount,
 )
 from pytest_nsbox.sandbox import channel, degrade, init, rootfs, steps
+from pytest_nsbox.sandbox.belongings import PLACES
 from pytest_nsbox.sandbox.namespaces import KINDS, Home
 from pytest_nsbox.sandbox.network import bring_up_loopback
 from pytest_nsbox.sandbox.outsiders import Outsider
 from pytest_nsbox.sandbox.pid_namespaces import BuildError, PidNamespace, PidNamespaces
+
+_OF_THE_HOST = (steps.Overlay, steps.ReadOnlyBind, steps.Socket, steps.Copy)
 
 
 class Ready(NamedTuple):
@@ -105,7 +110,7 @@ class Builder:
             with self._home.left_for_new(kinds):
                 if network == "loopback":
                     loopback()
-                left_out, notes = rootfs.execute(plan, box)
+                left_out, notes = execute(plan, box)
                 init.enter(box.root)
                 if wish.hostname is not None:
                     sethostname(wish.hostname)
@@ -169,6 +174,53 @@ def loopback() -> None:
     except OSError as error:
         text = f'network="loopback": cannot set lo up: {error}'
         raise BuildError(error.errno or 0, text) from error
+
+
+def execute(plan: rootfs.Plan, box: steps.Box) -> tuple[list[int], list[str]]:
+    """Mount the plan in ``box``; which of its steps had to be left out, and notes about all trouble.
+
+    A mount of the host's that cannot be shown must not cost the user the run: an overlay falls back
+    to a read-only bind, and that to nothing, said in a note.  A step of our own does raise, and so
+    does a root filesystem of which nothing is copy-on-write.
+    """
+    left_out: list[int] = []
+    notes: list[str] = []
+    refusal: SyscallError | None = None  # the first of the root filesystem
+    is_writable = False  # whether any of that is copy-on-write
+    for number, step in enumerate(plan.steps):
+        try:
+            step.execute(box)
+        except SyscallError as error:
+            if not isinstance(step, _OF_THE_HOST) or step.target == "/":
+                raise
+            if error.errno == errno.ENOENT and steps.within(step.target, PLACES):
+                left_out.append(number)  # it went away meanwhile; what came since is another
+                continue
+            if isinstance(step, steps.Overlay) and step.of_root:
+                refusal = refusal or error
+            mended = _fall_back(step, box)
+            how = mended.describe() if mended else "left out"
+            # The same words for every sandbox: no path of this one.
+            why = f"{error.syscall}: {in_words(error.errno or 0)}"
+            notes.append(f"{step.target}: {how}, since {why}")
+            if mended is None:
+                left_out.append(number)
+        else:
+            is_writable |= isinstance(step, steps.Overlay) and step.of_root
+    if refusal and not is_writable:
+        raise refusal
+    return left_out, notes
+
+
+def _fall_back(step: steps.Step, box: steps.Box) -> steps.Step | None:
+    if isinstance(step, steps.Overlay):
+        bind = steps.ReadOnlyBind(step.target, step.lower[-1], recursive=True)
+        try:
+            bind.execute(box)
+        except OSError:
+            return None
+        return bind
+    return None
 
 
 def mend(plan: rootfs.Plan, left_out: Iterable[int], notes: Iterable[str]) -> rootfs.Plan:

@@ -12,8 +12,6 @@ and on these an overlay for every directory without submounts.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fnmatch
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
@@ -21,14 +19,10 @@ from typing import NamedTuple
 
 from pytest_nsbox.kernel.mountinfo import Mount
 from pytest_nsbox.kernel.syscalls import (
-    MOUNT_ATTR_RDONLY,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
-    SyscallError,
     in_words,
-    mount,
-    mount_setattr,
 )
 from pytest_nsbox.sandbox.belongings import PLACES
 from pytest_nsbox.sandbox.farms import farms, is_used_itself, mounts_of
@@ -37,7 +31,6 @@ from pytest_nsbox.sandbox.steps import (
     TEMPLATES,
     TMPFS_SIZE,
     Bind,
-    Box,
     Copy,
     Directory,
     Hide,
@@ -49,7 +42,6 @@ from pytest_nsbox.sandbox.steps import (
     Socket,
     Step,
     Template,
-    attach,
     within,
 )
 
@@ -77,14 +69,6 @@ SHARED_DIRECTORIES = ("/var/tmp", "/run/lock", "/var/crash", "/run/user", "/var/
 
 _MAX_SCAFFOLD_FILES = 200
 _KEPT_OPTIONS = {"nosuid": MS_NOSUID, "noexec": MS_NOEXEC}
-_DEV_NODES = ("null", "zero", "full", "random", "urandom", "tty")
-_DEV_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-    "ptmx": "pts/ptmx",
-}
 
 
 class Plan(NamedTuple):
@@ -395,143 +379,6 @@ class _Build:
                     self.visible(parent)
                     break
         self.steps.append(Socket(path))
-
-
-def make_templates(*, rootless: bool) -> None:
-    """What every sandbox's /dev, /sys and hidden files are copies of; called once, when staging."""
-    os.mkdir(TEMPLATES)
-    os.close(os.open(f"{TEMPLATES}/empty", os.O_CREAT | os.O_WRONLY, 0o444))
-    dev, sys_ = f"{TEMPLATES}/dev", f"{TEMPLATES}/sys"
-    os.mkdir(dev)
-    os.mkdir(sys_)
-    # The mode is crucial, mkosi found: with tmpfs' own 1777, opening /dev/null is EACCES
-    # (fs.protected_regular).
-    mount("tmpfs", dev, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755")
-    for name in _DEV_NODES:
-        if os.path.exists(f"{HOST}/dev/{name}"):
-            os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_WRONLY))
-            attach(f"{HOST}/dev/{name}", f"{dev}/{name}", read_only=False, recursive=False)
-    for name, to in _DEV_LINKS.items():
-        os.symlink(to, f"{dev}/{name}")
-    for name in ("pts", "shm"):
-        os.mkdir(f"{dev}/{name}")
-    if not rootless:  # else mknod(2) is EPERM
-        show_block_devices(dev)
-    mount_setattr(dev, MOUNT_ATTR_RDONLY)
-    attach(f"{HOST}/sys", sys_, read_only=True, recursive=True)
-
-
-def show_block_devices(dev: str) -> None:
-    """Have those of the host there to be seen, on a filesystem whose devices nobody can open."""
-    with os.scandir(f"{HOST}/dev") as entries:
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISBLK(status.st_mode):
-                with contextlib.suppress(OSError):  # no CAP_MKNOD
-                    os.mknod(f"{dev}/{entry.name}", status.st_mode, status.st_rdev)
-
-
-def execute(plan: Plan, box: Box) -> tuple[list[int], list[str]]:
-    """Mount the plan in ``box``; which of its steps had to be left out, and notes about all trouble.
-
-    A mount of the host's that cannot be shown must not cost the user the run: an overlay falls back
-    to a read-only bind, and that to nothing, said in a note.  A step of our own does raise, and so
-    does a root filesystem of which nothing is copy-on-write.
-    """
-    left_out: list[int] = []
-    notes: list[str] = []
-    refusal: SyscallError | None = None  # the first of the root filesystem
-    is_writable = False  # whether any of that is copy-on-write
-    for number, step in enumerate(plan.steps):
-        try:
-            step.execute(box)
-        except SyscallError as error:
-            if not isinstance(step, (Overlay, ReadOnlyBind, Socket, Copy)) or step.target == "/":
-                raise
-            if error.errno == errno.ENOENT and within(step.target, PLACES):
-                left_out.append(number)  # it went away meanwhile; what came since is another
-                continue
-            if isinstance(step, Overlay) and step.of_root:
-                refusal = refusal or error
-            mended = _fall_back(step, box)
-            how = mended.describe() if mended else "left out"
-            # The same words for every sandbox: no path of this one.
-            why = f"{error.syscall}: {in_words(error.errno or 0)}"
-            notes.append(f"{step.target}: {how}, since {why}")
-            if mended is None:
-                left_out.append(number)
-        else:
-            is_writable |= isinstance(step, Overlay) and step.of_root
-    if refusal and not is_writable:
-        raise refusal
-    return left_out, notes
-
-
-def _fall_back(step: Step, box: Box) -> Step | None:
-    if isinstance(step, Overlay):
-        bind = ReadOnlyBind(step.target, step.lower[-1], recursive=True)
-        try:
-            bind.execute(box)
-        except OSError:
-            return None
-        return bind
-    return None
-
-
-def written(plan: Plan, box: Box, pattern: str) -> Iterator[tuple[str, str]]:
-    """Where the upper layer keeps what a test wrote to a path, or to those that match one.
-
-    Pairs of its place, seen from the staging area, and the path.  Wildcards (fnmatch) count in the
-    last name of ``pattern`` only; a path of that very name comes first.
-    """
-    covered = _covered_in_tmp(plan)
-    place = locate(plan, box, pattern)
-    if place is not None and os.path.lexists(place) and not _touch(pattern, covered):
-        yield place, pattern
-    directory, _, name = pattern.rpartition("/")
-    if not any(wildcard in name for wildcard in "*?["):
-        return
-    above = locate(plan, box, directory or "/")
-    with contextlib.suppress(OSError):
-        for found in sorted(fnmatch.filter(os.listdir(above), name) if above else ()):
-            if not _touch(f"{directory}/{found}", covered):
-                yield f"{above}/{found}", f"{directory}/{found}"
-
-
-def _covered_in_tmp(plan: Plan) -> list[str]:
-    """What lies in the private /tmp below a mount: of the sandbox's own filesystem it is empty."""
-    targets = [s.target for s in plan.steps if isinstance(s, (ReadOnlyBind, Bind, Socket, Hide))]
-    return [target for target in targets if within(target, ("/tmp",))]
-
-
-def _touch(path: str, others: Collection[str]) -> bool:
-    """Whether the path lies in one of the others, or one of them in it."""
-    return within(path, others) or any(within(other, (path,)) for other in others)
-
-
-def locate(plan: Plan, box: Box, path: str) -> str | None:
-    """Where the upper layer keeps ``path`` of the sandbox, seen from the staging area.
-
-    None where no upper layer covers it, or where the test put something else in place of a
-    directory on the way: a symlink of the test's must not lead us elsewhere.
-    """
-    covering = {s.target: box.upper(s.layer) for s in plan.overlays() if within(path, (s.target,))}
-    if within(path, ("/tmp",)):
-        covering.setdefault("/tmp", box.tmp)  # where /tmp is private
-    if not covering:
-        return None
-    top = max(covering, key=len)
-    upper = covering[top]
-    rest = path[len(top.rstrip("/")) :].strip("/")
-    place = upper
-    for name in rest.split("/")[:-1] if rest else ():
-        place += "/" + name
-        try:
-            if not stat.S_ISDIR(os.lstat(place).st_mode):
-                return None
-        except OSError:
-            return None
-    return f"{upper}/{rest}" if rest else upper
 
 
 def _tops(paths: Iterable[str]) -> list[str]:

@@ -29,7 +29,7 @@ from pytest_nsbox.kernel.syscalls import (
     umount,
     unshare,
 )
-from pytest_nsbox.sandbox import rootfs, steps
+from pytest_nsbox.sandbox import devices, rootfs, steps
 
 _PROBE_SECONDS = 1.0  # for all suspicious mounts together
 
@@ -65,7 +65,7 @@ def stage(*, rootless: bool) -> rootfs.Planner:
         os.symlink(target, f"/{name}")
     os.mkdir(steps.BOXES)
     os.mkdir(steps.INIT)
-    rootfs.make_templates(rootless=rootless)
+    devices.make_templates(rootless=rootless)
     return rootfs.Planner(mounts, rootless=rootless, unusable=unusable)
 
 

@@ -16,7 +16,7 @@ import sys
 from collections import deque
 
 from pytest_nsbox.kernel.syscalls import drop_bounding, set_name
-from pytest_nsbox.sandbox import carry, changes, channel, degrade, privileges, rootfs, steps
+from pytest_nsbox.sandbox import carry, changes, channel, degrade, privileges, steps, upper
 from pytest_nsbox.sandbox.builder import Builder, Ready
 from pytest_nsbox.sandbox.staging import stage
 
@@ -144,7 +144,7 @@ def is_opening(step: steps.Step) -> bool:
 
 def written(ready: Ready, pattern: str) -> list[tuple[str, str]]:
     """What a sandbox has in its upper layers of what is to be copied out: places and paths."""
-    return list(rootfs.written(ready.plan, ready.box, pattern))
+    return list(upper.written(ready.plan, ready.box, pattern))
 
 
 def main() -> None:
