@@ -28,6 +28,7 @@ CAP_SYS_ADMIN = 21
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ROOT_LIMIT = 1.5  # times the floor, per test
 ROOTLESS_LIMIT = 2.2
+ORPHAN_SECONDS = 5.0  # to wait for them at most
 EACH = 3  # tests that get a pytest of their own: more would take minutes, and show nothing new
 
 BARE = "bare pytest"
@@ -238,11 +239,16 @@ def _run(row: Row, suite: Suite, around: tuple[str, ...], args: list[str], passi
 
 
 def _cpu_s() -> float:
-    """Processor time of all our descendants: pytest's supervisor is no child of it, but ours."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """Processor time of all our descendants that have ended, orphans among them, if they do end.
+
+    Pytest's supervisor is one: it ends with pytest, of which it is no child.
+    """
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # we are the parent of orphans
+    until = time.monotonic() + ORPHAN_SECONDS
     with contextlib.suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
+        while time.monotonic() < until:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.01)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
