@@ -7,8 +7,9 @@ Documentation/admin-guide/mm/transhuge.rst.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 from collections.abc import Iterable, Iterator
+from time import sleep
 
 from pytest_nsbox.kernel import maps
 from pytest_nsbox.kernel.syscalls import MADV_COLLAPSE, madvise
@@ -20,6 +21,7 @@ _HUGE = 2 << 20  # bytes of a huge page, where pages have 4 KiB
 # unless it costs nobody's time.
 FORKS = 100
 _KIB = 128 << 10
+_PAUSES = (0.0, 0.003, 0.006, 0.012)  # seconds before each try; a scheduler's slice is 3 ms
 
 
 def pays(forks: int) -> bool:
@@ -30,17 +32,30 @@ def pays(forks: int) -> bool:
     return size.isdecimal() and int(size) >= _KIB
 
 
-def collapse() -> int:
-    """Have the kernel put our anonymous memory into huge pages; how many bytes it was asked for.
+def collapse() -> None:
+    """Have the kernel put our anonymous memory into huge pages.
 
     What it cannot do (an old kernel, a fragmented memory) stays as it is.
     """
-    asked = 0
-    for start, end in private_memory(maps.own()):
-        with contextlib.suppress(OSError):
-            madvise(start, end - start, MADV_COLLAPSE)
-            asked += end - start
-    return asked
+    left = list(private_memory(maps.own()))
+    for pause in _PAUSES:
+        sleep(pause)
+        left = [(start, end) for start, end in left if not _try(start, end)]
+        if not left:
+            break
+
+
+def _try(start: int, end: int) -> bool:
+    """Collapse a range; False if another try may succeed.
+
+    One that exits has unmapped its pages before it lets go of them, a moment apart, and more where it
+    has no processor: until then those that it shares with us count as in use elsewhere.
+    """
+    try:
+        madvise(start, end - start, MADV_COLLAPSE)
+    except OSError as error:
+        return error.errno != errno.EAGAIN
+    return True
 
 
 def private_memory(mappings: Iterable[maps.Mapping]) -> Iterator[tuple[int, int]]:

@@ -800,14 +800,14 @@ def test_under_xdist_each_worker_has_its_own(
     host.assert_clean()
 
 
-LAST_OF_MANY = """
+BIG_AND_MANY = """
     import pytest
 
     SIXTEEN_MB = b"memory" * 2_800_000  # that no test writes to
 
     @pytest.mark.parametrize("number", range(120))
     def test_number(number, capsys):
-        if number == 119:
+        if number % 10 == 9:
             with open("/proc/self/smaps_rollup") as file:
                 (huge,) = [line for line in file if line.startswith("AnonHugePages:")]
             with capsys.disabled():
@@ -821,17 +821,17 @@ def test_the_memory_of_those_that_are_many_is_in_huge_pages_if_it_may_be(
     def kilobytes(wanted: str) -> int:
         result = run_pytest("--nsbox=all", "-o", f"nsbox_huge_pages={wanted}")
         result.assert_outcomes(passed=120)
-        (found,) = re.findall(r"huge: (\d+)", result.stdout.str())
-        return int(found)
+        # The most, since what others do in /tmp meanwhile may end a template: the next is for less.
+        return max(map(int, re.findall(r"huge: (\d+)", result.stdout.str())))
 
-    pytester.makepyfile(LAST_OF_MANY)
+    pytester.makepyfile(BIG_AND_MANY)
+    few, many = kilobytes("never"), kilobytes("auto")
     if huge_pages_can_be_made():
-        assert kilobytes("auto") >= 8192 + kilobytes("never")
-    else:  # Linux before 6.1, or all of them are made without being asked for
-        assert kilobytes("auto") == kilobytes("never")
+        assert many >= few + 8192
 
 
 def huge_pages_can_be_made() -> bool:
+    """Not before Linux 6.1; nor is there a difference where all are made without being asked for."""
     enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not enabled.exists() or "[always]" in enabled.read_text():
         return False

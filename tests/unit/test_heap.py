@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 
 import pytest
 
 from pytest_nsbox.kernel import maps
 from pytest_nsbox.sandbox import heap
 
+HUGE = 2 << 20
 MAPS = """\
 00400000-00600000 rw-p 00000000 00:00 0
 55d000000000-55d000a00000 rw-p 00000000 00:00 0                          [heap]
@@ -44,6 +47,26 @@ def test_it_pays_for_many_forks_of_a_big_process(
 ) -> None:
     monkeypatch.setattr(heap, "read_status", lambda field: size)
     assert heap.pays(forks) is expected
+
+
+@pytest.mark.parametrize(
+    ("number", "tries"), [(errno.EAGAIN, [0, HUGE, HUGE]), (errno.EINVAL, [0, HUGE])]
+)
+def test_what_is_refused_for_the_moment_is_tried_again(
+    number: int, tries: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def refuse_once(start: int, length: int, advice: int) -> None:
+        asked.append(start)
+        if asked == [0, HUGE]:
+            raise OSError(number, os.strerror(number))
+
+    two = [maps.Mapping(start, start + HUGE, "rw-p", 0, "") for start in (0, HUGE)]
+    monkeypatch.setattr(maps, "own", lambda: two)
+    monkeypatch.setattr(heap, "madvise", refuse_once)
+    heap.collapse()
+    assert asked == tries
 
 
 def test_memory_is_what_it_was_afterwards() -> None:
