@@ -155,12 +155,10 @@ class Bench:
     def of_jobs(self, rows: tuple[Row, ...]) -> Iterator[tuple[str, Column]]:
         suite = suites.cpu(self.scratch / "jobs", self.sizes.cpu)
         for jobs in self.sizes.jobs:
-            option = {FLOOR: f"--fork-floor-jobs={jobs}", BARE: ""}
+            nsbox = (f"--nsbox-jobs={jobs}",)
+            others = {BARE: (), FLOOR: (f"--fork-floor-jobs={jobs}",)}
             here = tuple(
-                row._replace(
-                    args=(*row.args, *option.get(row.name, f"--nsbox-jobs={jobs}").split())
-                )
-                for row in rows
+                row._replace(args=(*row.args, *others.get(row.name, nsbox))) for row in rows
             )
             yield f"jobs: {jobs}, {suite.title}", Column("jobs", suite, here)
 

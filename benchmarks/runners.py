@@ -224,7 +224,7 @@ def _run(row: Row, suite: Suite, around: tuple[str, ...], args: list[str], passi
         environ = {**_environ(suite), "PYTEST_DEBUG_TEMPROOT": temproot}
         if row.python != sys.executable:  # pytest-isolate leaves files behind
             environ["TMPDIR"] = temproot
-        start, used = time.perf_counter(), _cpu_s()
+        used, start = _cpu_s(), time.perf_counter()
         done = subprocess.run(
             [*around, *row.launcher, *pytest, *row.args, *args],
             cwd=suite.directory, env=environ, capture_output=True, text=True, check=False,

@@ -27,6 +27,7 @@ from pytest_nsbox.sandbox.network import bring_up_loopback
 from pytest_nsbox.sandbox.outsiders import Outsider
 from pytest_nsbox.sandbox.pid_namespaces import BuildError, PidNamespace, PidNamespaces
 
+# What the host may refuse, or take away meanwhile.
 _OF_THE_HOST = (steps.Overlay, steps.ReadOnlyBind, steps.Socket, steps.Copy)
 
 

@@ -27,7 +27,7 @@ _DEV_LINKS = {
 
 
 def make_templates(*, rootless: bool) -> None:
-    """Make them; called once, when staging."""
+    """Make what every sandbox has copies of; called once, when staging."""
     os.mkdir(TEMPLATES)
     os.close(os.open(f"{TEMPLATES}/empty", os.O_CREAT | os.O_WRONLY, 0o444))
     dev, sys_ = f"{TEMPLATES}/dev", f"{TEMPLATES}/sys"

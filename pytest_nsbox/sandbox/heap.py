@@ -16,9 +16,9 @@ from pytest_nsbox.kernel.syscalls import MADV_COLLAPSE, madvise
 from pytest_nsbox.sandbox.privileges import read_status
 
 _HUGE = 2 << 20  # bytes of a huge page, where pages have 4 KiB
-# Measured on a 2-core virtual machine, Linux 6.18: to collapse costs 1.4 ms a MiB, once; each fork then
-# saves 0.02 ms a MiB. So it pays after 70 forks; and below 128 MiB it saves less than anybody sees,
-# unless it costs nobody's time.
+# Measured on 2-core virtual machines, Linux 6.18: to collapse costs 0.3 ms a MiB, once, or 3.5 where a
+# hypervisor must find the memory first; each fork then saves 0.02 ms a MiB. So it pays after 15 to 175
+# forks; and below 128 MiB it saves less than anybody sees, unless it costs nobody's time.
 FORKS = 100
 _KIB = 128 << 10
 _PAUSES = (0.0, 0.003, 0.006, 0.012)  # seconds before each try; a scheduler's slice is 3 ms
